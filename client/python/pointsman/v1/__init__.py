@@ -1,0 +1,1 @@
+"""Generated from proto/pointsman/v1 by `make stubs`; do not edit."""

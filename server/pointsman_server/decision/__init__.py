@@ -1,0 +1,1 @@
+"""The pure heart: what is expected, what may be chosen, what is best, who is picked."""

@@ -1,0 +1,174 @@
+"""Which endpoints may be chosen, and every reason why the others may not.
+
+Bounds are checked one by one and all violations are kept, because the caller wants to know them all. What is unknown
+is rejected wherever it is bounded, with that reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pointsman_server.decision.estimate import Draft, expectation, pessimistic
+from pointsman_server.decision.metrics import METRIC_SPECS, Metric
+from pointsman_server.decision.types import (
+    Bound,
+    BoundChange,
+    BreakerState,
+    Endpoint,
+    Policy,
+    Rejection,
+    RejectionReason,
+    Relaxation,
+    RequestFacts,
+    SearchSpace,
+)
+
+RELAXATION_COUNT_MAX = 3
+"""How many relaxations are offered: more would be a list to study, not an answer."""
+RELAXED_DIGIT_COUNT = 3
+"""Significant digits of a relaxed limit: rounded outward, so that a person can type it."""
+
+
+def reject(drafts: Sequence[Draft], policy: Policy, facts: RequestFacts) -> list[tuple[Rejection, ...]]:
+    """For each draft every reason why it is not eligible under `policy`; empty where it is.
+
+    "The best candidate" of a bound on relative quality is the best that the request could use at all: within the
+    search space, with the capabilities, labels and context it needs. Health and the other bounds don't move it, so
+    that tightening one of them never makes another endpoint eligible.
+    """
+    structural = [_structural(draft.endpoint, policy, facts) for draft in drafts]
+    means = [
+        draft.quality.mean
+        for draft, rejections in zip(drafts, structural, strict=True)
+        if not rejections and draft.quality is not None
+    ]
+    best_quality = max(means, default=None)
+    return [
+        rejections + _bounds(draft, policy.bounds, best_quality) + _health(draft)
+        for draft, rejections in zip(drafts, structural, strict=True)
+    ]
+
+
+def _structural(endpoint: Endpoint, policy: Policy, facts: RequestFacts) -> tuple[Rejection, ...]:
+    """Reasons that lie in what the endpoint is, not in what is expected of it."""
+    rejections: list[Rejection] = []
+    if rejection := _outside(endpoint, policy.space):
+        rejections.append(rejection)
+    rejections.extend(
+        Rejection(RejectionReason.MISSING_CAPABILITY, f"capabilities:{capability.value}")
+        for capability in sorted(policy.capabilities | facts.capabilities)
+        if capability not in endpoint.capabilities
+    )
+    rejections.extend(_label_mismatches(endpoint, policy.labels))
+    wanted = facts.output_token_count_max
+    if endpoint.output_token_count_max is not None and wanted is not None and wanted > endpoint.output_token_count_max:
+        constraint = f"max_output_token_count={wanted}"
+        rejections.append(
+            Rejection(RejectionReason.OUTPUT_TOO_SHORT, constraint, actual=float(endpoint.output_token_count_max))
+        )
+    needed = facts.input_token_count + (1 if wanted is None else wanted)
+    if endpoint.context_token_count_max is not None and needed > endpoint.context_token_count_max:
+        constraint = f"context_token_count>={needed}"
+        rejections.append(
+            Rejection(RejectionReason.CONTEXT_TOO_SHORT, constraint, actual=float(endpoint.context_token_count_max))
+        )
+    return tuple(rejections)
+
+
+def _outside(endpoint: Endpoint, space: SearchSpace) -> Rejection | None:
+    for key, allowed, name in (
+        ("models", space.models, endpoint.model),
+        ("providers", space.providers, endpoint.provider),
+        ("endpoints", space.endpoints, endpoint.name),
+    ):
+        if allowed and name not in allowed:
+            return Rejection(RejectionReason.NOT_IN_SEARCH_SPACE, f"{key}:{','.join(sorted(allowed))}")
+    for key, skipped, name in (
+        ("skip_models", space.skip_models, endpoint.model),
+        ("skip_providers", space.skip_providers, endpoint.provider),
+        ("skip_endpoints", space.skip_endpoints, endpoint.name),
+    ):
+        if name in skipped:
+            return Rejection(RejectionReason.SKIPPED, f"{key}:{name}")
+    return None
+
+
+def _label_mismatches(endpoint: Endpoint, labels: frozenset[tuple[str, str]]) -> list[Rejection]:
+    rejections = []
+    for key in sorted({key for key, _ in labels}):
+        wanted = sorted(pair for pair in labels if pair[0] == key)
+        if not any(pair in endpoint.labels for pair in wanted):
+            constraint = "labels:" + ",".join(f"{key}={value}" for key, value in wanted)
+            rejections.append(Rejection(RejectionReason.LABEL_MISMATCH, constraint))
+    return rejections
+
+
+def _bounds(draft: Draft, bounds: Sequence[Bound], best_quality: float | None) -> tuple[Rejection, ...]:
+    rejections = []
+    for bound in bounds:
+        actual = bounded_value(draft, bound, best_quality)
+        if actual is None:
+            rejections.append(Rejection(RejectionReason.UNKNOWN_VALUE, str(bound), bound))
+        elif not bound.comparison.holds(actual, bound.limit):
+            rejections.append(Rejection(RejectionReason.BOUND_VIOLATED, str(bound), bound, actual))
+    return tuple(rejections)
+
+
+def bounded_value(draft: Draft, bound: Bound, best_quality: float | None) -> float | None:
+    """The value that `bound` limits, in the metric's canonical unit; None when it is unknown."""
+    if bound.quantile is None:
+        value = expectation(draft, bound.metric)
+    else:
+        value = pessimistic(draft, bound.metric, quantile=bound.quantile, upper=bound.comparison.is_upper)
+    if bound.metric is Metric.RELATIVE_QUALITY and value is not None:
+        # Where even the best candidate is worth nothing, every candidate is as good as the best.
+        return None if best_quality is None else value / best_quality if best_quality > 0.0 else 1.0
+    return value
+
+
+def _health(draft: Draft) -> tuple[Rejection, ...]:
+    runtime = draft.runtime
+    if runtime.breaker is BreakerState.OPEN:
+        return (Rejection(RejectionReason.BREAKER_OPEN, "breaker", actual=runtime.retry_after_s),)
+    if runtime.retry_after_s is not None and runtime.retry_after_s > 0.0:
+        return (Rejection(RejectionReason.RATE_LIMITED, "rate limit", actual=runtime.retry_after_s),)
+    return ()
+
+
+def relaxations(drafts: Sequence[Draft]) -> tuple[Relaxation, ...]:
+    """The smallest changes of bounds that would each make one endpoint eligible, nearest first.
+
+    Only endpoints whose every rejection is a violated bound are within reach of a change of bounds.
+    """
+    found = []
+    for draft in drafts:
+        if draft.rejections and all(r.reason is RejectionReason.BOUND_VIOLATED for r in draft.rejections):
+            changes, distance = [], 0.0
+            for rejection in draft.rejections:
+                bound, actual = rejection.bound, rejection.actual
+                assert bound is not None, "a violated bound is named"
+                assert actual is not None, "a violated bound has a value"
+                changes.append(BoundChange(bound, loosened(bound, actual)))
+                distance += abs(actual - bound.limit) / bound.limit if bound.limit > 0.0 else 1.0
+            found.append(Relaxation(draft.endpoint.name, tuple(changes), distance))
+    found.sort(key=lambda relaxation: (relaxation.distance, relaxation.endpoint_name))
+    return tuple(found[:RELAXATION_COUNT_MAX])
+
+
+def loosened(bound: Bound, actual: float) -> Bound:
+    """`bound` with a limit, rounded outward, that `actual` satisfies."""
+    if actual == 0.0:
+        rounded = 0.0
+    else:
+        step = 10.0 ** (math.floor(math.log10(actual)) - RELAXED_DIGIT_COUNT + 1)
+        outward = math.ceil if bound.comparison.is_upper else math.floor
+        # The round-trip through text takes off the noise of the multiplication.
+        rounded = float(f"{outward(actual / step) * step:.{RELAXED_DIGIT_COUNT}g}")
+    value_max = METRIC_SPECS[bound.metric].value_max
+    rounded = rounded if value_max is None else min(rounded, value_max)
+    if bound.comparison.holds(actual, rounded):
+        return replace(bound, limit=rounded)
+    inclusive = type(bound.comparison)("<=" if bound.comparison.is_upper else ">=")
+    return replace(bound, comparison=inclusive, limit=rounded if inclusive.holds(actual, rounded) else actual)

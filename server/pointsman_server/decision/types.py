@@ -1,0 +1,447 @@
+"""The words of the decision: what goes in, what comes out. Frozen, pure, and free of any transport.
+
+Absence is written as None throughout and means *unknown*: an unknown price, latency or quality is never zero and
+never infinity. A bound on it rejects; a weight on it falls back to what the other candidates show (see `utility`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from itertools import pairwise
+
+from pointsman_server.decision.metrics import METRIC_SPECS, Metric
+
+NUMBER_PATTERN = re.compile(r"-?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,3})?")
+"""A decimal number of bounded length; nan and inf are not numbers here."""
+
+QUANTILE_MIN = 0.5
+"""Below the median a bound would hold in fewer than half the cases: not a bound worth stating."""
+QUANTILE_MAX = 0.99
+"""Windows hold a few hundred observations, which say nothing beyond the 99th percentile."""
+
+
+class Capability(StrEnum):
+    """Something an endpoint can or can't do. What a request needs is derived from it where possible."""
+
+    TOOLS = "tools"
+    IMAGE_INPUT = "image_input"
+    JSON_OBJECT = "json_object"
+    JSON_SCHEMA = "json_schema"
+    REASONING = "reasoning"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model at a provider, as the catalog describes it."""
+
+    model: str
+    provider: str
+    input_price_usd_per_mtok: float | None = None
+    output_price_usd_per_mtok: float | None = None
+    cached_input_price_usd_per_mtok: float | None = None
+    context_token_count_max: int | None = None
+    """Input and output together."""
+    output_token_count_max: int | None = None
+    capabilities: frozenset[Capability] = frozenset()
+    labels: frozenset[tuple[str, str]] = frozenset()
+    """Data policy and anything else to constrain by: ("region", "eu"), ("retention", "none"). A key may repeat."""
+    name: str = field(init=False)
+    """`model@provider`, unique in the catalog."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.model}@{self.provider}")
+
+    @property
+    def blended_price_usd_per_mtok(self) -> float | None:
+        """Three input tokens to one output token, the convention of public price plots."""
+        if self.input_price_usd_per_mtok is None or self.output_price_usd_per_mtok is None:
+            return None
+        return (3.0 * self.input_price_usd_per_mtok + self.output_price_usd_per_mtok) / 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class QualityPrediction:
+    """What the quality model expects of one model on one prompt."""
+
+    mean: float
+    """Calibrated probability that the answer is good, 0..1."""
+    standard_error: float
+    """Half-width of the honest interval in units of the normal: mean -+ 1.645 of it covers 90 %."""
+    output_token_count: float | None = None
+    """Expected length of the answer in tokens; None where the model never saw this LLM's lengths."""
+
+    def lower(self, normal_quantile: float) -> float:
+        """The quality that is reached with the confidence of that standard normal quantile, clipped to 0..1."""
+        return min(1.0, max(0.0, self.mean - normal_quantile * self.standard_error))
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """A duration as a distribution: its expectation and the quantiles that constraints may name. Seconds."""
+
+    mean: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+
+    def at(self, quantile: float) -> float:
+        """The duration not exceeded in that share of cases; between the known quantiles, linear in the share."""
+        assert QUANTILE_MIN <= quantile <= QUANTILE_MAX, quantile
+        knots = ((0.5, self.p50), (0.9, self.p90), (0.95, self.p95), (0.99, self.p99))
+        for (left_q, left), (right_q, right) in pairwise(knots):
+            if quantile <= right_q:
+                return left + (right - left) * (quantile - left_q) / (right_q - left_q)
+        return self.p99
+
+
+class BreakerState(StrEnum):
+    """Whether an endpoint may be called."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"
+    """One trial call is allowed, and none is under way yet."""
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRuntime:
+    """What the runtime aggregator knows of one endpoint at an instant."""
+
+    ttft_s: Latency | None = None
+    inter_token_latency_s: Latency | None = None
+    error_rate: float | None = None
+    in_flight_count: int = 0
+    breaker: BreakerState = BreakerState.CLOSED
+    retry_after_s: float | None = None
+    """How long the endpoint asked to be left alone, or the breaker stays open; None when it may be called now."""
+    observation_count: int = 0
+    """Attempts within the window."""
+    age_s: float | None = None
+    """Time since the last observation; None when there never was one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSnapshot:
+    """The runtime state of every endpoint at one instant. An endpoint that is missing was never observed."""
+
+    by_endpoint: Mapping[str, EndpointRuntime] = field(default_factory=dict)
+
+    def of(self, endpoint_name: str) -> EndpointRuntime:
+        """That endpoint's state, or the state of knowing nothing."""
+        return self.by_endpoint.get(endpoint_name, NEVER_OBSERVED)
+
+
+NEVER_OBSERVED = EndpointRuntime()
+
+
+class Comparison(StrEnum):
+    """How a bound compares."""
+
+    LESS = "<"
+    LESS_EQUAL = "<="
+    GREATER = ">"
+    GREATER_EQUAL = ">="
+
+    @property
+    def is_upper(self) -> bool:
+        """Whether this limits from above."""
+        return self in (Comparison.LESS, Comparison.LESS_EQUAL)
+
+    def holds(self, actual: float, limit: float) -> bool:
+        """Whether `actual` satisfies the limit."""
+        match self:
+            case Comparison.LESS:
+                return actual < limit
+            case Comparison.LESS_EQUAL:
+                return actual <= limit
+            case Comparison.GREATER:
+                return actual > limit
+            case Comparison.GREATER_EQUAL:
+                return actual >= limit
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A hard limit on one metric, in canonical units.
+
+    `quantile` is the share of cases in which the bound must hold (for a latency its p95, for quality a confidence of
+    95 %, so a risk of 5 %); None bounds the expectation.
+    """
+
+    metric: Metric
+    comparison: Comparison
+    limit: float
+    quantile: float | None = None
+
+    def __str__(self) -> str:
+        spec = METRIC_SPECS[self.metric]
+        quantile = "" if self.quantile is None else f".p{number_text(self.quantile, exponent=2)}"
+        return f"{spec.aliases[-1]}{quantile}{self.comparison}{number_text(self.limit, exponent=spec.text_exponent)}"
+
+
+def number_text(value: float, *, exponent: int = 0) -> str:
+    """`value` x 10^exponent in the shortest decimal that `parse_number` turns back into exactly `value`."""
+    shifted = Decimal(repr(value)).scaleb(exponent).normalize()
+    return f"{shifted:f}" if -7 < shifted.adjusted() < 15 else f"{shifted:e}"
+
+
+def parse_number(text: str, *, exponent: int = 0) -> float:
+    """The number that `text` writes, x 10^-exponent, exact to the last bit.
+
+    Raises:
+        ValueError: `text` is not a finite decimal number.
+    """
+    if NUMBER_PATTERN.fullmatch(text) is None:
+        raise ValueError(text)
+    value = float(Decimal(text).scaleb(-exponent))
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """Which endpoints may be considered at all. An empty list of what is allowed allows everything."""
+
+    models: frozenset[str] = frozenset()
+    providers: frozenset[str] = frozenset()
+    endpoints: frozenset[str] = frozenset()
+    skip_models: frozenset[str] = frozenset()
+    skip_providers: frozenset[str] = frozenset()
+    skip_endpoints: frozenset[str] = frozenset()
+
+
+class Direction(StrEnum):
+    """Which end of a metric an objective seeks."""
+
+    HIGHEST = "highest"
+    LOWEST = "lowest"
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Seek one end of one metric; everything else only breaks ties."""
+
+    metric: Metric
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A linear utility: what one canonical unit of each metric is worth, as non-negative numbers.
+
+    Utility adds what is better when higher (quality) and subtracts what is better when lower.
+    """
+
+    by_metric: tuple[tuple[Metric, float], ...]
+    """In the order of `Metric`, each at most once, zero weights left out."""
+
+    @classmethod
+    def of(cls, weights: Mapping[Metric, float]) -> Weights:
+        """Weights in canonical order."""
+        assert all(value >= 0.0 and METRIC_SPECS[metric].weighable for metric, value in weights.items())
+        return cls(tuple((metric, weights[metric]) for metric in Metric if weights.get(metric, 0.0) > 0.0))
+
+
+Preference = Weights | Objective
+
+DEFAULT_PREFERENCE = Weights.of(
+    {Metric.QUALITY: 1.0, Metric.REQUEST_COST: 5.0, Metric.TTFT: 0.01, Metric.END_TO_END_LATENCY: 0.001}
+)
+"""Without any preference: one point of quality (1 %) is worth 0.2 US cents, 1 s to the first token or 10 s to the last.
+
+A frontier answer of 1,000 tokens costs about 1 cent, so it must be expected to be 5 points better than a free one.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One alternative: where to look, what must hold, what is preferred."""
+
+    space: SearchSpace = SearchSpace()
+    bounds: tuple[Bound, ...] = ()
+    capabilities: frozenset[Capability] = frozenset()
+    """Needed whatever the request itself shows."""
+    labels: frozenset[tuple[str, str]] = frozenset()
+    """Wanted labels; values of one key are alternatives, keys must all be met."""
+    preference: Preference = DEFAULT_PREFERENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """How much chance enters a decision."""
+
+    rate: float = 0.02
+    """Share of decisions that try an eligible endpoint of which there is no fresh observation."""
+    stale_after_s: float = 120.0
+    """Age from which an endpoint's runtime data is no longer fresh."""
+    near_tie_width: float = 0.01
+    """Candidates within this share of the utility scale (see `choice`) of the best are near-ties, drawn by a soft
+    minimum so that replicas with the same snapshot do not all stampede to one endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What the decision needs to know of a request; never its text."""
+
+    input_token_count: int
+    output_token_count_max: int | None = None
+    """The caller's own limit on the answer."""
+    capabilities: frozenset[Capability] = frozenset()
+    """Derived from the conversation: tools, images, response format."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionInput:
+    """Everything that a decision depends on. Same input, same decision, byte for byte."""
+
+    decision_id: str
+    facts: RequestFacts
+    alternatives: tuple[Policy, ...]
+    """Tried in order: a later one only ranks what the earlier ones rejected. At least one."""
+    endpoints: tuple[Endpoint, ...]
+    qualities: Mapping[str, QualityPrediction]
+    """By model name. A model that is missing has unknown quality."""
+    snapshot: RuntimeSnapshot
+    seed: int
+    exploration: Exploration = Exploration()
+    router_name: str = "default"
+    router_version: str = ""
+
+
+class RejectionReason(StrEnum):
+    """Why an endpoint is not eligible."""
+
+    NOT_IN_SEARCH_SPACE = "not_in_search_space"
+    SKIPPED = "skipped"
+    BOUND_VIOLATED = "bound_violated"
+    UNKNOWN_VALUE = "unknown_value"
+    MISSING_CAPABILITY = "missing_capability"
+    CONTEXT_TOO_SHORT = "context_too_short"
+    OUTPUT_TOO_SHORT = "output_too_short"
+    LABEL_MISMATCH = "label_mismatch"
+    BREAKER_OPEN = "breaker_open"
+    RATE_LIMITED = "rate_limited"
+
+
+HEALTH_REASONS = frozenset({RejectionReason.BREAKER_OPEN, RejectionReason.RATE_LIMITED})
+"""Reasons that pass with time, whatever the caller asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One reason why one endpoint is not eligible."""
+
+    reason: RejectionReason
+    constraint: str
+    """The constraint as the text form writes it, such as `ttft.p95<500`."""
+    bound: Bound | None = None
+    """The bound that is violated or can't be checked."""
+    actual: float | None = None
+    """The value that violates it, canonical unit; None when unknown or not a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class UtilityTerm:
+    """One summand of a candidate's utility."""
+
+    metric: Metric
+    weight: float
+    value: float
+    """In the metric's canonical unit."""
+    assumed: bool
+    """The value is unknown and was taken from the other candidates."""
+    contribution: float
+    """Signed: what this term adds to the utility."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An endpoint with what is expected of it for this request."""
+
+    endpoint: Endpoint
+    quality: QualityPrediction | None
+    output_token_count: float | None
+    cost_usd: float | None
+    ttft_s: Latency | None
+    inter_token_latency_s: Latency | None
+    end_to_end_latency_s: float | None
+    """Expectation."""
+    error_rate: float | None
+    runtime_age_s: float | None
+    alternative: int = 0
+    """Index of the alternative that ranks it."""
+    utility: float | None = None
+    """Comparable within one alternative of one decision; None when rejected."""
+    terms: tuple[UtilityTerm, ...] = ()
+    probability: float = 0.0
+    """With which this candidate is chosen, given everything but the seed."""
+    rejections: tuple[Rejection, ...] = ()
+
+    @property
+    def eligible(self) -> bool:
+        """Whether it satisfies every constraint of its alternative."""
+        return not self.rejections
+
+
+@dataclass(frozen=True, slots=True)
+class BoundChange:
+    """One bound, loosened just enough."""
+
+    bound: Bound
+    relaxed: Bound
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxation:
+    """The smallest change of bounds that would make one endpoint eligible."""
+
+    endpoint_name: str
+    changes: tuple[BoundChange, ...]
+    distance: float
+    """Sum of the relative changes, 0.1 = one bound by 10 %."""
+
+
+class DecisionReason(StrEnum):
+    """Why the chosen endpoint was chosen."""
+
+    ONLY_CANDIDATE = "only_candidate"
+    BEST_UTILITY = "best_utility"
+    NEAR_TIE = "near_tie"
+    FALLBACK = "fallback"
+    EXPLORATION = "exploration"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The ranking with its reasons. `candidates` holds every endpoint of the catalog: the chosen one first, then the
+    other eligible ones in the order in which they would be tried, then the rejected ones by name."""
+
+    decision_id: str
+    router_name: str
+    router_version: str
+    seed: int
+    reason: DecisionReason | None
+    """None when nothing is eligible."""
+    candidates: tuple[Candidate, ...]
+    relaxations: tuple[Relaxation, ...] = ()
+    """Nearest first; only when nothing is eligible."""
+    runtime_age_s: float | None = None
+    """Age of the chosen endpoint's last observation."""
+
+    @property
+    def eligible(self) -> tuple[Candidate, ...]:
+        """The candidates in the order in which they are to be tried."""
+        return tuple(candidate for candidate in self.candidates if candidate.eligible)
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The winner, or None when nothing is eligible."""
+        first = self.candidates[0] if self.candidates else None
+        return first if first is not None and first.eligible else None

@@ -1,0 +1,360 @@
+"""The decision: its laws, each for any catalog, snapshot, prediction, policy and seed."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from dataclasses import replace
+from itertools import pairwise
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pointsman_server.decision.choice import dominates, uniform
+from pointsman_server.decision.decide import decide
+from pointsman_server.decision.estimate import Draft, draft_candidate
+from pointsman_server.decision.feasibility import bounded_value
+from pointsman_server.decision.metrics import METRIC_SPECS, Metric
+from pointsman_server.decision.types import (
+    Bound,
+    BreakerState,
+    Candidate,
+    Capability,
+    Comparison,
+    Decision,
+    DecisionInput,
+    DecisionReason,
+    Direction,
+    Endpoint,
+    EndpointRuntime,
+    Exploration,
+    Latency,
+    Objective,
+    Policy,
+    QualityPrediction,
+    RejectionReason,
+    RequestFacts,
+    RuntimeSnapshot,
+    SearchSpace,
+    Weights,
+)
+from strategies import NO_EXPLORATION, bounds, decision_inputs
+
+FLAT = Latency(0.1, 0.1, 0.1, 0.1, 0.1)
+
+
+def draft_of(given_input: DecisionInput, endpoint: Endpoint) -> Draft:
+    """The draft that a decision starts from."""
+    runtime = given_input.snapshot.of(endpoint.name)
+    return draft_candidate(endpoint, given_input.qualities.get(endpoint.model), runtime, given_input.facts)
+
+
+def names(candidates: tuple[Candidate, ...]) -> set[str]:
+    """The endpoints of candidates."""
+    return {candidate.endpoint.name for candidate in candidates}
+
+
+@given(decision_inputs())
+def test_every_eligible_candidate_satisfies_every_constraint(given_input: DecisionInput) -> None:
+    """What is eligible lies in the search space, can do what is needed, carries the labels, and meets each bound."""
+    for candidate in decide(given_input).eligible:
+        endpoint, policy = candidate.endpoint, given_input.alternatives[candidate.alternative]
+        space = policy.space
+        assert not space.models or endpoint.model in space.models
+        assert not space.providers or endpoint.provider in space.providers
+        assert not space.endpoints or endpoint.name in space.endpoints
+        assert endpoint.model not in space.skip_models
+        assert endpoint.provider not in space.skip_providers
+        assert endpoint.name not in space.skip_endpoints
+        assert policy.capabilities | given_input.facts.capabilities <= endpoint.capabilities
+        for key in {key for key, _ in policy.labels}:
+            assert {pair for pair in policy.labels if pair[0] == key} & endpoint.labels
+        for bound in policy.bounds:
+            if bound.metric is not Metric.RELATIVE_QUALITY:
+                value = bounded_value(draft_of(given_input, endpoint), bound, None)
+                assert value is not None
+                assert bound.comparison.holds(value, bound.limit)
+        runtime = given_input.snapshot.of(endpoint.name)
+        assert runtime.breaker is not BreakerState.OPEN
+        assert not runtime.retry_after_s
+
+
+@given(decision_inputs(alternative_count_max=1), bounds())
+def test_a_further_bound_never_adds_a_candidate(given_input: DecisionInput, bound: Bound) -> None:
+    """Tightening can only take candidates away."""
+    (policy,) = given_input.alternatives
+    tighter = replace(given_input, alternatives=(replace(policy, bounds=(*policy.bounds, bound)),))
+    assert names(decide(tighter).eligible) <= names(decide(given_input).eligible)
+
+
+@given(decision_inputs(alternative_count_max=1), st.data())
+def test_a_narrower_search_never_adds_a_candidate(given_input: DecisionInput, data: st.DataObject) -> None:
+    """Nor does a smaller search space, unless quality is bounded relative to the best that is in it."""
+    (policy,) = given_input.alternatives
+    assume(all(bound.metric is not Metric.RELATIVE_QUALITY for bound in policy.bounds))
+    skipped = data.draw(st.sampled_from([endpoint.name for endpoint in given_input.endpoints]))
+    space = replace(policy.space, skip_endpoints=policy.space.skip_endpoints | {skipped})
+    tighter = replace(given_input, alternatives=(replace(policy, space=space),))
+    assert names(decide(tighter).eligible) <= names(decide(given_input).eligible) - {skipped}
+
+
+@given(decision_inputs(), st.randoms(use_true_random=False))
+def test_the_order_of_the_catalog_is_irrelevant(given_input: DecisionInput, random: object) -> None:
+    """Shuffling the endpoints changes no byte of the decision."""
+    shuffled = list(given_input.endpoints)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis types its Random as object-like
+    assert decide(replace(given_input, endpoints=tuple(shuffled))) == decide(given_input)
+
+
+@given(decision_inputs())
+def test_same_input_same_bytes(given_input: DecisionInput) -> None:
+    """A decision repeats itself byte for byte."""
+    assert pickle.dumps(decide(given_input)) == pickle.dumps(decide(given_input))
+
+
+@given(decision_inputs(exploration=NO_EXPLORATION))
+def test_a_dominated_endpoint_never_wins(given_input: DecisionInput) -> None:
+    """Whoever is picked, no eligible rival of its alternative is as good in all that is weighed and better in some."""
+    decision = decide(given_input)
+    chosen = decision.chosen
+    if chosen is None:
+        return
+    rivals = [c for c in decision.eligible if c.alternative == chosen.alternative and c is not chosen]
+    for rival in rivals:
+        assert not dominates(as_draft(rival), as_draft(chosen)) or (rival.utility or 0.0) <= (chosen.utility or 0.0)
+
+
+def as_draft(candidate: Candidate) -> Draft:
+    """A draft with the candidate's terms, which is all that dominance reads."""
+    return Draft(candidate.endpoint, None, EndpointRuntime(), None, None, None, terms=candidate.terms)
+
+
+@given(decision_inputs())
+def test_probabilities_are_a_distribution_that_the_choice_obeys(given_input: DecisionInput) -> None:
+    """They sum to one over the alternative that chooses, and what is chosen was possible."""
+    decision = decide(given_input)
+    if decision.chosen is None:
+        assert all(candidate.probability == 0.0 for candidate in decision.candidates)
+        return
+    assert math.isclose(sum(candidate.probability for candidate in decision.candidates), 1.0)
+    assert decision.chosen.probability > 0.0
+
+
+@given(decision_inputs())
+def test_utilities_are_finite_and_the_order_is_theirs(given_input: DecisionInput) -> None:
+    """Unknown values make no infinity, and after the pick the rest stands by utility within its alternative."""
+    rest = decide(given_input).eligible[1:]
+    assert all(c.utility is not None and math.isfinite(c.utility) for c in rest)
+    for one, other in pairwise(rest):
+        if one.alternative == other.alternative:
+            assert (one.utility or 0.0) >= (other.utility or 0.0)
+
+
+@given(decision_inputs(alternative_count_max=1))
+def test_an_assumed_value_is_one_that_another_candidate_shows(given_input: DecisionInput) -> None:
+    """Where a value is unknown, the utility takes one that is known of a rival: never zero, never infinity."""
+    terms = [term for candidate in decide(given_input).eligible for term in candidate.terms]
+    for term in terms:
+        shown = {rival.value for rival in terms if rival.metric is term.metric and not rival.assumed}
+        assert not term.assumed or term.value in shown or not shown
+
+
+@given(decision_inputs(alternative_count_max=1), bounds())
+def test_a_bound_on_the_unknown_rejects_and_says_so(given_input: DecisionInput, bound: Bound) -> None:
+    """An endpoint of which the bounded value is unknown is rejected with that reason, however loose the bound."""
+    (policy,) = given_input.alternatives
+    bounded = replace(given_input, alternatives=(replace(policy, bounds=(bound,)),))
+    decision = decide(bounded)
+    for candidate in decision.candidates:
+        unknown = [r for r in candidate.rejections if r.reason is RejectionReason.UNKNOWN_VALUE]
+        known = bounded_value(draft_of(bounded, candidate.endpoint), bound, 1.0) is not None
+        if not known:
+            assert [r.bound for r in unknown] == [bound]
+            assert all(r.actual is None for r in unknown)
+
+
+@given(decision_inputs(alternative_count_max=1))
+def test_a_relaxation_is_enough(given_input: DecisionInput) -> None:
+    """Whoever follows an offered relaxation gets the endpoint that it names."""
+    decision = decide(given_input)
+    (policy,) = given_input.alternatives
+    for relaxation in decision.relaxations:
+        relaxed = {change.bound: change.relaxed for change in relaxation.changes}
+        loosened = replace(policy, bounds=tuple(relaxed.get(bound, bound) for bound in policy.bounds))
+        again = decide(replace(given_input, alternatives=(loosened,)))
+        assert relaxation.endpoint_name in names(again.eligible)
+
+
+@given(decision_inputs())
+def test_every_endpoint_is_accounted_for(given_input: DecisionInput) -> None:
+    """Each endpoint of the catalog appears exactly once, as a candidate or with its reasons."""
+    decision = decide(given_input)
+    listed = [candidate.endpoint.name for candidate in decision.candidates]
+    assert sorted(listed) == sorted(endpoint.name for endpoint in given_input.endpoints)
+    assert (decision.reason is None) == (not decision.eligible)
+
+
+def two_providers(*, slow_s: float, quality: float = 0.8, seed: int = 0, exploration: Exploration) -> Decision:
+    """One model at a fast provider (100 ms) and at a slow one, all else equal."""
+    endpoints = tuple(
+        Endpoint("m", provider, input_price_usd_per_mtok=1.0, output_price_usd_per_mtok=2.0)
+        for provider in ("fast", "slow")
+    )
+    slow = Latency(slow_s, slow_s, slow_s, slow_s, slow_s)
+    return decide(
+        DecisionInput(
+            decision_id="d-1",
+            facts=RequestFacts(input_token_count=100),
+            alternatives=(Policy(preference=Weights.of({Metric.QUALITY: 1.0, Metric.TTFT: 1.0})),),
+            endpoints=endpoints,
+            qualities={"m": QualityPrediction(quality, 0.05, 200.0)},
+            snapshot=RuntimeSnapshot(
+                {
+                    "m@fast": EndpointRuntime(ttft_s=FLAT, age_s=1.0),
+                    "m@slow": EndpointRuntime(ttft_s=slow, age_s=1.0),
+                }
+            ),
+            seed=seed,
+            exploration=exploration,
+        )
+    )
+
+
+def test_near_ties_share_the_traffic() -> None:
+    """Two endpoints within the noise both serve, the better one more often, in the stated proportion."""
+    picked = [two_providers(slow_s=0.103, seed=seed, exploration=NO_EXPLORATION).chosen for seed in range(2000)]
+    slow_count = sum(1 for chosen in picked if chosen is not None and chosen.endpoint.name == "m@slow")
+    decision = two_providers(slow_s=0.103, exploration=NO_EXPLORATION)
+    stated = {candidate.endpoint.name: candidate.probability for candidate in decision.candidates}
+    assert 0.2 < stated["m@slow"] < 0.5
+    assert abs(slow_count / 2000 - stated["m@slow"]) < 0.04
+
+
+def test_a_clear_winner_takes_all() -> None:
+    """Beyond the noise the better endpoint always wins, and the decision says so."""
+    decisions = [two_providers(slow_s=0.2, seed=seed, exploration=NO_EXPLORATION) for seed in range(50)]
+    assert {d.chosen.endpoint.name for d in decisions if d.chosen} == {"m@fast"}
+    assert {d.reason for d in decisions} == {DecisionReason.BEST_UTILITY}
+
+
+def stale_rival(*, seed: int, rate: float, rival_quality: float) -> Decision:
+    """A known endpoint and one of another model that was never called."""
+    return decide(
+        DecisionInput(
+            decision_id="d-1",
+            facts=RequestFacts(input_token_count=100),
+            alternatives=(Policy(preference=Weights.of({Metric.QUALITY: 1.0, Metric.TTFT: 0.1})),),
+            endpoints=(Endpoint("known", "p"), Endpoint("also", "p"), Endpoint("rival", "p")),
+            qualities={
+                "known": QualityPrediction(0.8, 0.05),
+                "also": QualityPrediction(0.5, 0.05),
+                "rival": QualityPrediction(rival_quality, 0.05),
+            },
+            snapshot=RuntimeSnapshot(
+                {
+                    "known@p": EndpointRuntime(ttft_s=Latency(0.5, 0.5, 0.5, 0.5, 0.5), age_s=1.0),
+                    "also@p": EndpointRuntime(ttft_s=FLAT, age_s=1.0),
+                }
+            ),
+            seed=seed,
+            exploration=Exploration(rate=rate),
+        )
+    )
+
+
+def test_exploration_tries_what_could_win_at_its_rate() -> None:
+    """An endpoint without data that would win if it were fast is tried in that share of decisions, and only then."""
+    reasons = [stale_rival(seed=seed, rate=0.1, rival_quality=0.77).reason for seed in range(2000)]
+    share = sum(reason is DecisionReason.EXPLORATION for reason in reasons) / 2000
+    assert abs(share - 0.1) < 0.03
+
+
+def test_exploration_leaves_alone_what_cannot_win() -> None:
+    """An endpoint whose quality is hopeless is not tried just because its latency is unknown."""
+    reasons = {stale_rival(seed=seed, rate=0.5, rival_quality=0.3).reason for seed in range(200)}
+    assert reasons == {DecisionReason.BEST_UTILITY}
+
+
+def test_fallbacks_are_tried_in_their_order() -> None:
+    """With nothing eligible in the first alternative the second supplies the choice, and the decision says so."""
+    base = DecisionInput(
+        decision_id="d-1",
+        facts=RequestFacts(input_token_count=10),
+        alternatives=(
+            Policy(SearchSpace(models=frozenset({"a"})), capabilities=frozenset({Capability.TOOLS})),
+            Policy(SearchSpace(models=frozenset({"b"}))),
+        ),
+        endpoints=(Endpoint("a", "p"), Endpoint("b", "p")),
+        qualities={},
+        snapshot=RuntimeSnapshot(),
+        seed=1,
+    )
+    decision = decide(base)
+    assert decision.chosen is not None
+    assert (decision.chosen.endpoint.name, decision.reason) == ("b@p", DecisionReason.FALLBACK)
+    able = replace(base, endpoints=(Endpoint("a", "p", capabilities=frozenset({Capability.TOOLS})), Endpoint("b", "p")))
+    assert [c.endpoint.name for c in decide(able).eligible] == ["a@p", "b@p"]
+
+
+def test_an_objective_seeks_its_end_and_ranks_the_unknown_last() -> None:
+    """lowest-cost takes the cheapest price that is known; an unknown price never wins."""
+    base = DecisionInput(
+        decision_id="d-1",
+        facts=RequestFacts(input_token_count=10),
+        alternatives=(Policy(preference=Objective(Metric.PRICE, Direction.LOWEST)),),
+        endpoints=(
+            Endpoint("dear", "p", input_price_usd_per_mtok=9.0, output_price_usd_per_mtok=9.0),
+            Endpoint("cheap", "p", input_price_usd_per_mtok=1.0, output_price_usd_per_mtok=1.0),
+            Endpoint("unknown", "p"),
+        ),
+        qualities={},
+        snapshot=RuntimeSnapshot(),
+        seed=1,
+        exploration=NO_EXPLORATION,
+    )
+    assert [c.endpoint.model for c in decide(base).eligible] == ["cheap", "dear", "unknown"]
+
+
+def test_risk_makes_a_relative_floor_stricter() -> None:
+    """At least 90 % of the best candidate's quality holds in expectation, but not with 95 % confidence."""
+
+    def eligible(quantile: float | None) -> set[str]:
+        bound = Bound(Metric.RELATIVE_QUALITY, Comparison.GREATER_EQUAL, 0.9, quantile)
+        return names(
+            decide(
+                DecisionInput(
+                    decision_id="d-1",
+                    facts=RequestFacts(input_token_count=10),
+                    alternatives=(Policy(bounds=(bound,)),),
+                    endpoints=(Endpoint("best", "p"), Endpoint("close", "p"), Endpoint("far", "p")),
+                    qualities={
+                        "best": QualityPrediction(0.9, 0.01),
+                        "close": QualityPrediction(0.85, 0.05),
+                        "far": QualityPrediction(0.5, 0.01),
+                    },
+                    snapshot=RuntimeSnapshot(),
+                    seed=1,
+                )
+            ).eligible
+        )
+
+    assert eligible(None) == {"best@p", "close@p"}
+    assert eligible(0.95) == {"best@p"}
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_the_draw_is_a_share(seed: int) -> None:
+    """The seed's draw lies in [0, 1)."""
+    assert 0.0 <= uniform(seed) < 1.0
+
+
+def test_the_draw_is_spread_evenly() -> None:
+    """Consecutive seeds, as a counter would give, fall evenly over ten bins."""
+    counts = [0] * 10
+    for seed in range(10_000):
+        counts[int(uniform(seed) * 10)] += 1
+    assert all(850 < count < 1150 for count in counts)
+
+
+def test_every_metric_has_a_spec() -> None:
+    """No metric without names, unit and direction."""
+    assert set(METRIC_SPECS) == set(Metric)
