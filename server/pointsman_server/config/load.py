@@ -1,0 +1,300 @@
+"""From a file and the environment to a `Config`, or to the list of all that is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from pointsman_server.catalog.catalog import Catalog, CatalogEntry
+from pointsman_server.catalog.entry_table import ENDPOINT_COUNT_MAX, PRICES_DATE_RULE, PROVIDER_COUNT_MAX, read_entry
+from pointsman_server.catalog.toml_table import Faults, Table, parse_toml, read_text, shortened
+from pointsman_server.catalog.well_known import well_known_text
+from pointsman_server.config.provider_table import (
+    DEFAULT_ADAPTER,
+    OPENAI_BASE_URL,
+    Provider,
+    ProviderDeclaration,
+    complete_provider,
+    read_provider,
+)
+from pointsman_server.config.router_table import read_artifact, read_routers
+from pointsman_server.config.settings import Config, ServerSettings, TelemetrySettings, TlsSettings
+from pointsman_server.config.text_rules import (
+    LINE_RULE,
+    TIMEOUT_S_MAX,
+    VARIABLE_RULE,
+    read_path,
+    read_timeout_s,
+    read_url,
+)
+from pointsman_server.errors import ConfigError
+from pointsman_server.providers.base import Secret
+
+FILE_BYTES_MAX = 4 * 1024 * 1024
+"""Room for the largest catalog twice over: an endpoint takes about 400 bytes."""
+IMPORT_FILE_COUNT_MAX = 16
+"""One per source of prices, and then some."""
+DEFAULT_ADAPTERS = frozenset({DEFAULT_ADAPTER})
+"""The wire formats that every build speaks."""
+
+WELL_KNOWN = "well_known"
+"""Name of the shipped catalog in `catalog.include`."""
+DEFAULTS_SOURCE = "the built-in configuration"
+DEFAULTS_TEXT = f'[catalog]\ninclude = ["{WELL_KNOWN}"]\n'
+"""What holds without a file."""
+
+_LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+_LOOPBACK = re.compile(r"(127\.[0-9.]+|\[::1\]|localhost):[0-9]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Context:
+    """What reading a configuration depends on beside its text."""
+
+    directory: Path
+    environment: Mapping[str, str]
+    adapters: frozenset[str]
+    faults: Faults
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One source of providers and endpoints. A later layer's win over an earlier one's of the same name, as a whole."""
+
+    table: Table
+    well_known: bool = False
+
+
+def load_config(
+    path: Path | None, environment: Mapping[str, str], *, adapters: frozenset[str] = DEFAULT_ADAPTERS
+) -> Config:
+    """The configuration of a file; without one, every well-known endpoint whose provider's key is in the environment.
+
+    Raises:
+        ConfigError: The file can't be read or has faults; every fault is listed.
+    """
+    if path is None:
+        return parse_config(
+            DEFAULTS_TEXT, source=DEFAULTS_SOURCE, directory=Path(), environment=environment, adapters=adapters
+        )
+    text = read_text(path, bytes_max=FILE_BYTES_MAX)
+    return parse_config(text, source=str(path), directory=path.parent, environment=environment, adapters=adapters)
+
+
+def parse_config(
+    text: str,
+    *,
+    source: str,
+    directory: Path,
+    environment: Mapping[str, str],
+    adapters: frozenset[str] = DEFAULT_ADAPTERS,
+) -> Config:
+    """The configuration of a text.
+
+    Args:
+        text: TOML as docs/configuration.md describes it.
+        source: What to call it in errors.
+        directory: What relative paths in it are relative to.
+        environment: Where the variables that it names are looked up.
+        adapters: The wire formats that a provider may speak.
+
+    Raises:
+        ConfigError: It has faults; every fault is listed.
+    """
+    faults = Faults()
+    context = _Context(directory=directory, environment=environment, adapters=adapters, faults=faults)
+    root = Table(parse_toml(text, source), "", faults)
+    server = _read_server(root.table("server"), context)
+    telemetry = _read_telemetry(root.table("telemetry"))
+    quality = root.table("quality")
+    quality_artifact = read_artifact(quality, directory)
+    quality.finish()
+    layers = _read_layers(root, context)
+    declarations = _read_providers(layers, context)
+    entries = _read_entries(layers, declarations, faults)
+    routers = read_routers(root, [entry.endpoint for entry in entries], directory)
+    for layer in layers:
+        layer.table.finish()
+    providers = {name: complete_provider(declared, environment, faults) for name, declared in declarations.items()}
+    faults.raise_if_any(source)
+    catalog = Catalog.of(entry for entry in entries if providers[entry.endpoint.provider].settings is not None)
+    if not catalog.entries:
+        faults.add("endpoints", _no_endpoint_advice(entries, providers))
+        faults.raise_if_any(source)
+    usable = {
+        name: provider.settings
+        for name, provider in providers.items()
+        if provider.settings is not None and name in catalog.providers
+    }
+    return Config(
+        server=server,
+        telemetry=telemetry,
+        quality_artifact=quality_artifact,
+        catalog=catalog,
+        providers=MappingProxyType(usable),
+        adapters=MappingProxyType({name: declarations[name].adapter for name in usable}),
+        routers=MappingProxyType(routers),
+        notices=(*_server_notices(server), *_provider_notices(providers.values(), entries)),
+    )
+
+
+def _read_server(table: Table, context: _Context) -> ServerSettings:
+    default = ServerSettings()
+    listen = table.text("listen") or default.listen
+    address = _LISTEN.fullmatch(listen)
+    if address is None or int(address[2]) > 65535:
+        table.fault("listen", "must be host:port with a port from 0 to 65535, such as 127.0.0.1:50061 or [::1]:50061")
+    settings = ServerSettings(
+        listen=listen,
+        request_count_max=table.whole_number(
+            "request_count_max", default.request_count_max, minimum=1, maximum=100_000
+        ),
+        message_bytes_max=table.whole_number(
+            "message_bytes_max", default.message_bytes_max, minimum=1024, maximum=256 * 1024 * 1024
+        ),
+        shutdown_grace_s=table.number("shutdown_grace_s", default.shutdown_grace_s, minimum=0.0, maximum=TIMEOUT_S_MAX),
+        decision_memory_count=table.whole_number(
+            "decision_memory_count", default.decision_memory_count, minimum=0, maximum=10_000_000
+        ),
+        attempt_count_max=table.whole_number("attempt_count_max", default.attempt_count_max, minimum=1, maximum=16),
+        ttft_timeout_s=read_timeout_s(table, "ttft_timeout_s", default.ttft_timeout_s),
+        api_keys=_read_api_keys(table, context.environment),
+        tls=_read_tls(table.table("tls"), context.directory) if "tls" in table else None,
+    )
+    table.forbid(
+        "api_keys", "keys must not stand in this file: name the environment variable with them in `api_keys_env`"
+    )
+    table.finish()
+    return settings
+
+
+def _read_api_keys(table: Table, environment: Mapping[str, str]) -> tuple[Secret, ...]:
+    variable = table.text("api_keys_env", VARIABLE_RULE)
+    if variable is None:
+        return ()
+    keys = [key.strip() for key in environment.get(variable, "").split(",") if key.strip()]
+    if not keys:
+        table.fault("api_keys_env", f"{variable} is not set or empty, so no client could be admitted")
+    try:
+        return tuple(Secret(key) for key in keys)
+    except ValueError:
+        table.fault("api_keys_env", f"{variable} must hold keys of printable ASCII, separated by commas")
+        return ()
+
+
+def _read_tls(table: Table, directory: Path) -> TlsSettings | None:
+    table.require("certificate_file", "key_file")
+    certificate_file = read_path(table, "certificate_file", directory, kind="file")
+    key_file = read_path(table, "key_file", directory, kind="file")
+    client_ca_file = read_path(table, "client_ca_file", directory, kind="file")
+    table.finish()
+    if certificate_file is None or key_file is None:
+        return None
+    return TlsSettings(certificate_file=certificate_file, key_file=key_file, client_ca_file=client_ca_file)
+
+
+def _read_telemetry(table: Table) -> TelemetrySettings:
+    default = TelemetrySettings()
+    settings = TelemetrySettings(
+        otlp_endpoint=read_url(table, "otlp_endpoint"),
+        sample_ratio=table.number("sample_ratio", default.sample_ratio, minimum=0.0, maximum=1.0),
+        service_name=table.text("service_name", LINE_RULE) or default.service_name,
+    )
+    table.finish()
+    return settings
+
+
+def _read_layers(root: Table, context: _Context) -> tuple[_Layer, ...]:
+    """The shipped catalog if it is included, the imported files in their order, and at last the file itself."""
+    table = root.table("catalog")
+    layers: list[_Layer] = []
+    for name in table.texts("include"):
+        if name != WELL_KNOWN:
+            table.fault("include", f"`{shortened(name)}` is not shipped, only `{WELL_KNOWN}` is")
+            continue
+        values = parse_toml(well_known_text(), WELL_KNOWN)
+        layers.append(_Layer(Table(values, f"{WELL_KNOWN}:", context.faults), well_known=True))
+    names = table.texts("import_files", LINE_RULE)
+    if len(names) > IMPORT_FILE_COUNT_MAX:
+        table.fault("import_files", f"must hold at most {IMPORT_FILE_COUNT_MAX} files, not {len(names)}")
+    for index, name in enumerate(names[:IMPORT_FILE_COUNT_MAX]):
+        try:
+            values = parse_toml(read_text(context.directory / name, bytes_max=FILE_BYTES_MAX), name)
+        except ConfigError as error:
+            reason = error.violations[0].description
+            context.faults.add(f"catalog.import_files[{index}]", f"{shortened(name)} {reason}")
+        else:
+            layers.append(_Layer(Table(values, f"{name}:", context.faults)))
+    table.finish()
+    return (*layers, _Layer(root))
+
+
+def _read_providers(layers: Iterable[_Layer], context: _Context) -> dict[str, ProviderDeclaration]:
+    declarations: dict[str, ProviderDeclaration] = {}
+    for layer in layers:
+        for name, table in layer.table.tables("providers", count_max=PROVIDER_COUNT_MAX):
+            declarations[name] = read_provider(name, table, adapters=context.adapters, well_known=layer.well_known)
+    return declarations
+
+
+def _read_entries(
+    layers: Iterable[_Layer], declarations: Mapping[str, ProviderDeclaration], faults: Faults
+) -> tuple[CatalogEntry, ...]:
+    labels = {name: declaration.labels for name, declaration in declarations.items()}
+    entries: dict[str, CatalogEntry] = {}
+    for layer in layers:
+        layer.table.text("prices_as_of", PRICES_DATE_RULE)
+        paths: dict[str, str] = {}
+        for table in layer.table.array_of_tables("endpoints", count_max=ENDPOINT_COUNT_MAX):
+            entry = read_entry(table, labels)
+            if entry is None:
+                continue
+            name = entry.endpoint.name
+            if name in paths:
+                faults.add(table.path, f"{name} is {paths[name]} already; remove one of them")
+            paths.setdefault(name, table.path)
+            entries[name] = entry
+    if len(entries) > ENDPOINT_COUNT_MAX:
+        faults.add("endpoints", f"must be at most {ENDPOINT_COUNT_MAX} in all files together, not {len(entries)}")
+    return tuple(entries.values())
+
+
+def _no_endpoint_advice(entries: Iterable[CatalogEntry], providers: Mapping[str, Provider]) -> str:
+    names = sorted({entry.endpoint.provider for entry in entries})
+    if not names:
+        return f'there is none: add [[endpoints]], or include = ["{WELL_KNOWN}"] to [catalog]'
+    needs = ", ".join(f"{' and '.join(providers[name].missing_variables)} (for {name})" for name in names)
+    return f"none can be called, because no key is in the environment: set at least one of {needs}"
+
+
+def _server_notices(server: ServerSettings) -> tuple[str, ...]:
+    clients_are_known = bool(server.api_keys) or (server.tls is not None and server.tls.client_ca_file is not None)
+    if clients_are_known or _LOOPBACK.fullmatch(server.listen):
+        return ()
+    notice = (
+        f"server.listen: whoever reaches {server.listen} can spend your credit with the providers;"
+        " server.api_keys_env or server.tls.client_ca_file would ask who it is"
+    )
+    return (notice,)
+
+
+def _provider_notices(providers: Iterable[Provider], entries: Iterable[CatalogEntry]) -> tuple[str, ...]:
+    """What is left out, and what is not as it is written."""
+    counts: dict[str, int] = {}
+    for entry in entries:
+        counts[entry.endpoint.provider] = counts.get(entry.endpoint.provider, 0) + 1
+    notices: list[str] = []
+    for provider in providers:
+        name = provider.declaration.name
+        if name not in counts:
+            if not provider.declaration.well_known:
+                notices.append(f"provider {name}: it has no endpoints")
+        elif provider.missing_variables:
+            variables = " and ".join(provider.missing_variables)
+            notices.append(f"provider {name}: without {variables} its {counts[name]} endpoints are left out")
+        elif provider.moved:
+            notices.append(f"provider {name}: {OPENAI_BASE_URL} is called; prices and limits are still OpenAI's own")
+    return tuple(notices)

@@ -1,0 +1,181 @@
+"""How `[providers.NAME]` is written, and what the environment adds to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pointsman_server.catalog.entry_table import PROVIDER_RULE, Labels, read_labels
+from pointsman_server.catalog.toml_table import Faults, Hint, Table, TextRule, shortened
+from pointsman_server.config.text_rules import VARIABLE_RULE, read_timeout_s, read_url, url_fault
+from pointsman_server.providers.base import (
+    CONNECT_TIMEOUT_S,
+    CONNECTION_COUNT_MAX,
+    IDLE_TIMEOUT_S,
+    SECRET_PATTERN,
+    WHOLE_ANSWER_TIMEOUT_S,
+    ProviderSettings,
+    Secret,
+)
+
+DEFAULT_ADAPTER = "openai_compatible"
+"""The wire format that most providers speak."""
+OPENAI_BASE_URL = "OPENAI_BASE_URL"
+"""Moves the well-known provider `openai` to another server, as it does for OpenAI's own clients."""
+CONNECTION_COUNT_LIMIT = 65_535
+"""More connections to one address than there are ports can't be."""
+
+_SECRET_KEYS = ("api_key", "apikey", "key", "token", "api_token", "bearer_token", "secret", "password")
+"""Under what names a key is written into a file by those who have not read on."""
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|password|cookie|credential", re.IGNORECASE)
+"""Headers whose value is a secret, as far as a name can tell."""
+_OWN_HEADERS = frozenset(
+    {"accept-encoding", "connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"}
+)
+"""Headers that the client itself sends; a second value would break the request."""
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+"""A token (RFC 9110, section 5.6.2)."""
+_HEADER_RULE = TextRule(SECRET_PATTERN, "printable ASCII without blanks at its ends")
+
+MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderDeclaration:
+    """A provider as it is written, before the environment is asked for what it names."""
+
+    name: str
+    path: str
+    adapter: str
+    base_url: str
+    """Empty if it is a fault."""
+    api_key_env: str | None
+    headers: tuple[tuple[str, str], ...]
+    headers_env: tuple[tuple[str, str], ...]
+    max_tokens_field: MaxTokensField
+    connect_timeout_s: float
+    idle_timeout_s: float
+    whole_answer_timeout_s: float
+    connection_count_max: int
+    labels: Labels
+    well_known: bool
+    """It comes from the shipped catalog."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """A provider as the environment completes it."""
+
+    declaration: ProviderDeclaration
+    settings: ProviderSettings | None
+    """None when it can't be called: a variable is missing or wrong."""
+    missing_variables: tuple[str, ...] = ()
+    """What it names and the environment lacks."""
+    moved: bool = False
+    """`OPENAI_BASE_URL` moved it."""
+
+
+def read_provider(
+    name: str, table: Table, *, adapters: frozenset[str], well_known: bool = False
+) -> ProviderDeclaration:
+    """One of `[providers]`; its faults are recorded."""
+    if PROVIDER_RULE.pattern.fullmatch(name) is None:
+        table.fault(None, f"is no name of a provider: it must be {PROVIDER_RULE.wanted}")
+    adapter = table.text("adapter") or DEFAULT_ADAPTER
+    if adapter not in adapters:
+        hint = Hint(adapter, adapters, f"known are {', '.join(sorted(adapters))}")
+        table.fault("adapter", f"`{shortened(adapter)}` is not an adapter", hint)
+    table.require("base_url")
+    for key in _SECRET_KEYS:
+        table.forbid(key, "a key must not stand in this file: name the environment variable with it in `api_key_env`")
+    declaration = ProviderDeclaration(
+        name=name,
+        path=table.path,
+        adapter=adapter,
+        base_url=(read_url(table, "base_url") or "").rstrip("/"),
+        api_key_env=table.text("api_key_env", VARIABLE_RULE),
+        headers=table.text_table("headers", _HEADER_RULE),
+        headers_env=table.text_table("headers_env", VARIABLE_RULE),
+        max_tokens_field=_max_tokens_field(table),
+        connect_timeout_s=read_timeout_s(table, "connect_timeout_s", CONNECT_TIMEOUT_S),
+        idle_timeout_s=read_timeout_s(table, "idle_timeout_s", IDLE_TIMEOUT_S),
+        whole_answer_timeout_s=read_timeout_s(table, "whole_answer_timeout_s", WHOLE_ANSWER_TIMEOUT_S),
+        connection_count_max=table.whole_number(
+            "connection_count_max", CONNECTION_COUNT_MAX, minimum=1, maximum=CONNECTION_COUNT_LIMIT
+        ),
+        labels=read_labels(table),
+        well_known=well_known,
+    )
+    _check_headers(table, has_key=declaration.api_key_env is not None)
+    table.finish()
+    return declaration
+
+
+def complete_provider(declaration: ProviderDeclaration, environment: Mapping[str, str], faults: Faults) -> Provider:
+    """The provider with the values of the variables that it names. A variable that is empty counts as missing."""
+    override = environment.get(OPENAI_BASE_URL, "").strip().rstrip("/")
+    moved = declaration.well_known and declaration.name == "openai" and override not in ("", declaration.base_url)
+    if moved and (fault := url_fault(override)) is not None:
+        faults.add(f"environment.{OPENAI_BASE_URL}", fault)
+        return Provider(declaration=declaration, settings=None)
+    base_url = override if moved else declaration.base_url
+    named = [("api_key_env", declaration.api_key_env)] if declaration.api_key_env else []
+    named += [(f"headers_env.{name}", variable) for name, variable in declaration.headers_env]
+    values: dict[str, Secret] = {}
+    missing: list[str] = []
+    for key, variable in named:
+        value = environment.get(variable, "").strip()
+        # Another server may well want no key.
+        if not value and not moved:
+            missing.append(variable)
+        elif value and SECRET_PATTERN.fullmatch(value) is None:
+            faults.add(f"{declaration.path}.{key}", f"the value of {variable} must be {_HEADER_RULE.wanted}")
+        elif value:
+            values[key] = Secret(value)
+    if missing or not base_url:
+        return Provider(declaration=declaration, settings=None, missing_variables=tuple(dict.fromkeys(missing)))
+    literal_headers = [(name, Secret(value)) for name, value in declaration.headers]
+    secret_headers = [(name, values.get(f"headers_env.{name}")) for name, _ in declaration.headers_env]
+    settings = ProviderSettings(
+        name=declaration.name,
+        base_url=base_url,
+        api_key=values.get("api_key_env"),
+        headers=(*literal_headers, *((name, value) for name, value in secret_headers if value is not None)),
+        max_tokens_field=declaration.max_tokens_field,
+        connect_timeout_s=declaration.connect_timeout_s,
+        idle_timeout_s=declaration.idle_timeout_s,
+        whole_answer_timeout_s=declaration.whole_answer_timeout_s,
+        connection_count_max=declaration.connection_count_max,
+    )
+    return Provider(declaration=declaration, settings=settings, moved=moved)
+
+
+def _max_tokens_field(table: Table) -> MaxTokensField:
+    match table.text("max_tokens_field"):
+        case "max_completion_tokens":
+            return "max_completion_tokens"
+        case None | "max_tokens":
+            return "max_tokens"
+        case _:
+            table.fault("max_tokens_field", "must be max_tokens or max_completion_tokens")
+            return "max_tokens"
+
+
+def _check_headers(table: Table, *, has_key: bool) -> None:
+    seen: set[str] = set()
+    for key in ("headers", "headers_env"):
+        header_table = table.table(key)
+        for name in header_table.names:
+            if _HEADER_NAME.fullmatch(name) is None:
+                header_table.fault(name, "is no name of an HTTP header")
+            elif name.lower() in _OWN_HEADERS:
+                header_table.fault(name, "is sent by Pointsman itself and can't be set")
+            elif name.lower() in seen:
+                header_table.fault(name, "is set twice")
+            elif name.lower() == "authorization" and has_key:
+                header_table.fault(name, "is set from `api_key_env` already")
+            elif key == "headers" and _SECRET_HEADER.search(name):
+                header_table.fault(name, "looks like a secret: name the environment variable with it in `headers_env`")
+            seen.add(name.lower())

@@ -1,0 +1,81 @@
+"""How `[routers.NAME]` is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pointsman_server.catalog.entry_table import MODEL_RULE
+from pointsman_server.catalog.toml_table import Hint, Table, shortened
+from pointsman_server.config.settings import DEFAULT_ROUTER, RouterSettings
+from pointsman_server.config.text_rules import LINE_RULE, read_path
+from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterString, RouterStringError, parse_router_string
+from pointsman_server.decision.types import Endpoint, Exploration
+
+ROUTER_COUNT_MAX = 256
+"""People name and choose routers, so there are not many."""
+BUILTIN_ARTIFACT = "builtin"
+"""Name of the shipped quality artifact."""
+
+
+def read_artifact(table: Table, directory: Path) -> Path | None:
+    """The directory of a quality artifact; None when absent or the shipped one."""
+    if table.text("artifact") == BUILTIN_ARTIFACT:
+        return None
+    return read_path(table, "artifact", directory, kind="directory")
+
+
+def read_routers(root: Table, endpoints: Iterable[Endpoint], directory: Path) -> dict[str, RouterSettings]:
+    """`[routers]`, and the default router if it is not among them.
+
+    Args:
+        root: The whole file.
+        endpoints: All that are declared, callable or not: what a policy may name.
+        directory: What the paths of artifacts are relative to.
+    """
+    known = {
+        "model": frozenset(endpoint.model for endpoint in endpoints),
+        "provider": frozenset(endpoint.provider for endpoint in endpoints),
+        "endpoint": frozenset(endpoint.name for endpoint in endpoints),
+    }
+    routers = {DEFAULT_ROUTER: RouterSettings(name=DEFAULT_ROUTER)}
+    for name, table in root.tables("routers", count_max=ROUTER_COUNT_MAX):
+        if MODEL_RULE.pattern.fullmatch(name) is None:
+            table.fault(None, f"is no name of a router: it must be {MODEL_RULE.wanted}")
+        if name in known["model"]:
+            table.fault(None, "is the name of a model too, so a router string could mean either: rename it")
+        defaults = Exploration()
+        routers[name] = RouterSettings(
+            name=name,
+            description=table.text("description", LINE_RULE) or "",
+            policy=_read_policy(table, known),
+            artifact=read_artifact(table, directory),
+            exploration=Exploration(
+                rate=table.number("exploration_rate", defaults.rate, minimum=0.0, maximum=1.0),
+                stale_after_s=defaults.stale_after_s,
+                near_tie_width=table.number("near_tie_width", defaults.near_tie_width, minimum=0.0, maximum=1.0),
+            ),
+        )
+        table.finish()
+    return routers
+
+
+def _read_policy(table: Table, known: dict[str, frozenset[str]]) -> RouterString:
+    try:
+        policy = parse_router_string(table.text("policy") or DEFAULT_HEAD)
+    except RouterStringError as error:
+        table.fault("policy", str(error))
+        return parse_router_string(DEFAULT_HEAD)
+    for alternative in policy.alternatives:
+        head, space = alternative.head, alternative.space
+        if head != DEFAULT_HEAD and head not in known["model"]:
+            hint = Hint(head, known["model"])
+            table.fault("policy", f"`{shortened(head)}` is neither `{DEFAULT_HEAD}` nor a model of the catalog", hint)
+        for kind, named in (
+            ("model", space.models | space.skip_models),
+            ("provider", space.providers | space.skip_providers),
+            ("endpoint", space.endpoints | space.skip_endpoints),
+        ):
+            for name in sorted(named - known[kind]):
+                table.fault("policy", f"the catalog has no {kind} `{shortened(name)}`", Hint(name, known[kind]))
+    return policy

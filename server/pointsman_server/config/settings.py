@@ -1,0 +1,106 @@
+"""What is configured, as the rest of the server sees it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pointsman_server.catalog.catalog import Catalog
+from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterAlternative, RouterString
+from pointsman_server.decision.types import Exploration
+from pointsman_server.providers.base import ProviderSettings, Secret
+
+DEFAULT_ROUTER = "default"
+"""The router of a request that names none; it always exists."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """The files of the server's own certificate, in PEM. They existed when the configuration was read."""
+
+    certificate_file: Path
+    """The certificate, followed by its intermediates."""
+    key_file: Path
+    """The certificate's private key."""
+    client_ca_file: Path | None = None
+    """Clients must show a certificate that one of these signed; None asks for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Where the server listens, and what it admits."""
+
+    listen: str = "127.0.0.1:50061"
+    """`host:port`; port 0 takes a free one."""
+    request_count_max: int = 1000
+    """Requests served at one time; one more is refused as overload."""
+    message_bytes_max: int = 8 * 1024 * 1024
+    """Largest request message. A million tokens are about 4 MiB, which leaves as much for images."""
+    shutdown_grace_s: float = 10.0
+    """How long requests under way may take to end once the server is told to stop."""
+    decision_memory_count: int = 100_000
+    """Recent decisions that ReportOutcome can refer to; the oldest is forgotten first."""
+    attempt_count_max: int = 3
+    """Endpoints tried for one request, the first included."""
+    ttft_timeout_s: float = 30.0
+    """An attempt that has shown no token for so long gives way to the next candidate."""
+    api_keys: tuple[Secret, ...] = ()
+    """A client must send one of them as `authorization: Bearer KEY`; empty admits everyone."""
+    tls: TlsSettings | None = None
+    """None serves plain HTTP/2, for loopback or behind a proxy that ends TLS."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySettings:
+    """Where traces and metrics go."""
+
+    otlp_endpoint: str | None = None
+    """URL of an OTLP/gRPC collector, such as http://127.0.0.1:4317; None exports nothing."""
+    sample_ratio: float = 1.0
+    """Share of requests that are traced, 0..1."""
+    service_name: str = "pointsman"
+    """`service.name` of the telemetry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterSettings:
+    """One named router."""
+
+    name: str
+    """What requests call it."""
+    description: str = ""
+    """For people who choose among routers."""
+    policy: RouterString = RouterString((RouterAlternative(DEFAULT_HEAD),))
+    """Its alternatives; each starts from `router` (the built-in preference) or from a model of the catalog."""
+    artifact: Path | None = None
+    """Directory of its own quality artifact; None uses `Config.quality_artifact`."""
+    exploration: Exploration = Exploration()
+    """How much chance enters its decisions."""
+    version: str = field(init=False)
+    """Hash of all that its decisions depend on, 12 hexadecimal digits: policy, path of the artifact, exploration."""
+
+    def __post_init__(self) -> None:
+        content = repr((str(self.policy), str(self.artifact), self.exploration))
+        object.__setattr__(self, "version", hashlib.sha256(content.encode()).hexdigest()[:12])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that is configured. Safe to print: secrets are masked."""
+
+    server: ServerSettings
+    telemetry: TelemetrySettings
+    quality_artifact: Path | None
+    """Directory of the quality artifact; None is the shipped one."""
+    catalog: Catalog
+    """The endpoints that can be called; at least one."""
+    providers: Mapping[str, ProviderSettings]
+    """By name: every provider of the catalog, and no other."""
+    adapters: Mapping[str, str]
+    """The wire format of each of `providers`."""
+    routers: Mapping[str, RouterSettings]
+    """By name; always holds `DEFAULT_ROUTER`."""
+    notices: tuple[str, ...]
+    """What an operator should know although it is no fault, such as endpoints that are left out for want of a key."""
