@@ -1,0 +1,325 @@
+"""HTTP/1.1 under httpx, straight on the event loop: what one read of the socket brought comes out as one piece.
+
+httpx's own transport hands a chunked body on chunk by chunk, each through six generators and its own timers; a stream of
+tokens is nothing but chunks. This one costs about half of that, and lets events that arrived together stay together. It does
+what the adapters need and no more: HTTP/1.1, TLS, keep-alive, a bound on connections, a timeout for each phase. No proxies,
+no HTTP/2, no upgrade.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar, cast
+
+import h11
+import httpx
+
+ADDRESS_TIMEOUT_S = 1.0
+"""For each address of a host but the last: a dead one (a broken IPv6 route, mostly) must not use up the whole timeout."""
+RECEIVED_BYTES_MAX = 256 * 1024
+"""Received and not yet taken: beyond, the socket is not read, and TCP slows the provider down."""
+
+Origin = tuple[str, str, int]
+_T = TypeVar("_T")
+
+
+class AsyncioTransport(httpx.AsyncBaseTransport):
+    """A pool of connections. Every exception that leaves it is httpx's."""
+
+    def __init__(self, *, tls: ssl.SSLContext, connection_count_max: int, keepalive_expiry_s: float) -> None:
+        self._tls = tls
+        self._keepalive_expiry_s = keepalive_expiry_s
+        self._places = asyncio.Semaphore(connection_count_max)
+        self._idle: dict[Origin, dict[_Connection, None]] = {}
+        """An ordered set, the one used last at its end: that is taken first, so that the others can expire."""
+        self._connections: set[_Connection] = set()
+
+    def __repr__(self) -> str:
+        idle_count = sum(len(idle) for idle in self._idle.values())
+        return f"AsyncioTransport({len(self._connections)} connections, {idle_count} idle)"
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request and read the answer's head; the body is read from the response's stream."""
+        timeouts: dict[str, float | None] = request.extensions["timeout"]
+        origin = _origin(request.url)
+        body = await request.aread()
+        await _within(timeouts["pool"], self._places.acquire(), httpx.PoolTimeout("every connection is in use"))
+        try:
+            connection = self._idle_one(origin)
+            if connection is None:
+                too_late = httpx.ConnectTimeout("not connected in time")
+                connection = await _within(timeouts["connect"], self._connect(origin), too_late)
+            try:
+                await connection.send(request, body, timeout_s=timeouts["write"])
+                head = await connection.read_head(timeout_s=timeouts["read"])
+            except BaseException:
+                connection.abort()
+                raise
+        except BaseException:
+            self._places.release()
+            raise
+        stream = _Body(self, connection, timeout_s=timeouts["read"])
+        return httpx.Response(head.status_code, headers=list(head.headers.raw_items()), stream=stream)
+
+    async def aclose(self) -> None:
+        """Close every connection, also those in use."""
+        for connection in tuple(self._connections):
+            connection.abort()
+        # Closing is done by the event loop; one turn of it lets go of the sockets.
+        await asyncio.sleep(0)
+
+    def give_back(self, connection: _Connection) -> None:
+        """The answer is read or given up: keep the connection if it can serve again."""
+        self._places.release()
+        if connection.restart():
+            self._idle.setdefault(connection.origin, {})[connection] = None
+            loop = asyncio.get_running_loop()
+            connection.expiry = loop.call_later(self._keepalive_expiry_s, connection.abort)
+        else:
+            connection.abort()
+
+    def forget(self, connection: _Connection) -> None:
+        """The connection is closed."""
+        self._connections.discard(connection)
+        self._idle.get(connection.origin, {}).pop(connection, None)
+
+    def _idle_one(self, origin: Origin) -> _Connection | None:
+        idle = self._idle.get(origin, {})
+        while idle:
+            connection, _ = idle.popitem()
+            if connection.wake():
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, origin: Origin) -> _Connection:
+        scheme, host, port = origin
+        loop = asyncio.get_running_loop()
+        try:
+            connected = await _connected_socket(host, port)
+            _, connection = await loop.create_connection(
+                lambda: _Connection(self, origin),
+                sock=connected,
+                ssl=self._tls if scheme == "https" else None,
+                server_hostname=host if scheme == "https" else None,
+            )
+        except (OSError, UnicodeError) as error:
+            raise httpx.ConnectError(type(error).__name__) from None
+        self._connections.add(connection)
+        return connection
+
+
+def _origin(url: httpx.URL) -> Origin:
+    return url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)
+
+
+async def _within(timeout_s: float | None, waiting: Awaitable[_T], too_late: httpx.TimeoutException) -> _T:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await waiting
+    except TimeoutError:
+        raise too_late from None
+
+
+async def _connected_socket(host: str, port: int) -> socket.socket:
+    """A connection to the host's first address that answers; raises OSError if none does."""
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, address) in enumerate(addresses, start=1):
+        is_last = number == len(addresses)
+        attempt = socket.socket(family, kind, protocol)
+        try:
+            attempt.setblocking(False)
+            # A stream of tokens may be silent for long: keep-alives find out when the provider's host has vanished.
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            async with asyncio.timeout(None if is_last else ADDRESS_TIMEOUT_S):
+                await loop.sock_connect(attempt, address)
+        except OSError:
+            attempt.close()
+            if is_last:
+                raise
+        except BaseException:
+            attempt.close()
+            raise
+        else:
+            return attempt
+    raise OSError("the host has no address")
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: one request at a time, its answer as it arrives."""
+
+    def __init__(self, pool: AsyncioTransport, origin: Origin) -> None:
+        self.origin = origin
+        self.expiry: asyncio.TimerHandle | None = None
+        """Closes the connection while it is idle."""
+        self._pool = pool
+        self._http = h11.Connection(h11.CLIENT)
+        self._received: list[bytes] = []
+        self._received_size = 0
+        self._reading_paused = False
+        self._ended = False
+        """The peer has closed, or the connection is lost: nothing more will arrive."""
+        self._end_parsed = False
+        """The parser knows that, too."""
+        self._lost_by: Exception | None = None
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # By shape: uvloop's transports do not inherit from asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, received: bytes) -> None:
+        if self.expiry is not None:
+            # Nothing was asked: whatever this is, it must not be taken for the next answer.
+            self.abort()
+            return
+        self._received.append(received)
+        self._received_size += len(received)
+        self._readable.set()
+        if self._received_size > RECEIVED_BYTES_MAX and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> None:
+        self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost_by = exc
+        self._end()
+        self._writable.set()
+        self._pool.forget(self)
+        if self.expiry is not None:
+            self.expiry.cancel()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._readable.set()
+        if self.expiry is not None:
+            self._pool.forget(self)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._pool.forget(self)
+        self._transport.abort()
+
+    def wake(self) -> bool:
+        """End idleness; False if the peer has closed already, be it that the event loop has not seen it yet."""
+        assert self.expiry is not None, "it was idle"
+        self.expiry.cancel()
+        self.expiry = None
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket"), select.POLLIN)
+        return not self._ended and not poll.poll(0)
+
+    def restart(self) -> bool:
+        """Make ready for the next request; False if there can be none."""
+        parsed, _ = self._http.trailing_data
+        unasked = parsed or self._received
+        is_done = self._http.our_state is self._http.their_state is h11.DONE
+        if self._ended or unasked or not is_done:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    async def send(self, request: httpx.Request, body: bytes, *, timeout_s: float | None) -> None:
+        """Send a whole request. A peer that closes meanwhile may have answered, so that is no error yet."""
+        try:
+            head = h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
+            sent = [self._http.send(head), self._http.send(h11.Data(data=body)), self._http.send(h11.EndOfMessage())]
+        except h11.LocalProtocolError:
+            raise httpx.LocalProtocolError("HTTP can't carry this request") from None
+        self._transport.write(b"".join(piece for piece in sent if piece))
+        if not self._writable.is_set():
+            await _within(timeout_s, self._writable.wait(), httpx.WriteTimeout("the request was not taken in time"))
+
+    async def read_head(self, *, timeout_s: float | None) -> h11.Response:
+        """The answer's status and headers."""
+        while True:
+            match self._next_event():
+                case h11.Response() as head:
+                    return head
+                case h11.NEED_DATA:
+                    await self._receive(timeout_s)
+                case h11.InformationalResponse():
+                    pass
+                case other:
+                    raise httpx.RemoteProtocolError(f"{type(other).__name__} in place of a response")
+
+    async def read_body(self, *, timeout_s: float | None) -> bytes:
+        """All of the body that is there, waiting if nothing is; empty at its end."""
+        pieces: list[bytes] = []
+        while self._http.their_state in (h11.SEND_BODY, h11.ERROR):
+            try:
+                event = self._next_event()
+            except httpx.TransportError:
+                if pieces:
+                    # The parser says it again when it is asked for more.
+                    break
+                raise
+            if isinstance(event, h11.Data):
+                pieces.append(bytes(event.data))
+            elif event is h11.NEED_DATA:
+                if pieces:
+                    break
+                await self._receive(timeout_s)
+        return b"".join(pieces)
+
+    def _next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
+        try:
+            return self._http.next_event()
+        except h11.RemoteProtocolError as error:
+            if self._end_parsed:
+                raise httpx.ReadError("the peer closed before its message was complete") from None
+            raise httpx.RemoteProtocolError(str(error)) from None
+
+    async def _receive(self, timeout_s: float | None) -> None:
+        """Wait for bytes, or the end, and hand them to the parser."""
+        if not self._readable.is_set():
+            await _within(timeout_s, self._readable.wait(), httpx.ReadTimeout("nothing came in time"))
+        received = b"".join(self._received)
+        self._received.clear()
+        self._received_size = 0
+        if not received and self._lost_by is not None:
+            raise httpx.ReadError(type(self._lost_by).__name__)
+        if not self._ended:
+            self._readable.clear()
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        self._end_parsed = not received
+        self._http.receive_data(received)
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of one answer."""
+
+    def __init__(self, pool: AsyncioTransport, connection: _Connection, *, timeout_s: float | None) -> None:
+        self._pool = pool
+        self._connection: _Connection | None = connection
+        self._timeout_s = timeout_s
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self._connection is not None:
+            received = await self._connection.read_body(timeout_s=self._timeout_s)
+            if not received:
+                return
+            yield received
+
+    async def aclose(self) -> None:
+        """Give the connection back; nothing waits here, so it happens at once."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.give_back(connection)

@@ -1,0 +1,201 @@
+"""One provider's HTTP connections: a request's bytes in, its answer's bytes out, and every failure as an `UpstreamError`.
+
+What the formats have in common lives here: timeouts, bounds, the reading of error answers, and the one function that
+translates httpx's exceptions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import httpx
+
+from pointsman_server.errors import (
+    UpstreamConnectError,
+    UpstreamDisconnectedError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamStatusError,
+    UpstreamTimeoutError,
+)
+from pointsman_server.providers.asyncio_transport import AsyncioTransport
+from pointsman_server.providers.base import ProviderSettings
+from pointsman_server.providers.retry_after import retry_after_s
+
+ERROR_BYTES_MAX = 64 * 1024
+"""Enough for any machine-readable error; what lies beyond is an error page."""
+ERROR_BODY_TIMEOUT_S = 1.0
+"""The status is known: its body, worth one word of explanation, must not hold up the next attempt for longer."""
+DRAIN_TIMEOUT_S = 0.1
+"""After the last event the end of the HTTP body follows at once; a server that keeps the stream open loses its connection."""
+USER_AGENT = "pointsman"
+
+
+def default_tls() -> ssl.SSLContext:
+    """Trust in the public certificate authorities. Takes 20 ms and 1 MB, so providers share one."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+class HttpClient:
+    """The connections to one provider. HTTP/1.1, kept alive; no redirect is followed, no proxy is read from outside."""
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        *,
+        headers: tuple[tuple[str, str], ...],
+        unix_s: Callable[[], float],
+        tls: ssl.SSLContext,
+        error_code: Callable[[bytes], str],
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            settings: Where the provider is, and its limits.
+            headers: Sent with every request, in addition to `settings.headers`.
+            unix_s: The time of day, for Retry-After dates.
+            tls: Which certificates are trusted.
+            error_code: Reads the machine-readable code from the body of an error answer.
+        """
+        self._settings = settings
+        self._unix_s = unix_s
+        self._error_code = error_code
+        own_headers = [(name, value.reveal()) for name, value in settings.headers]
+        self._client = httpx.AsyncClient(
+            headers=[("user-agent", USER_AGENT), ("accept-encoding", "identity"), *headers, *own_headers],
+            transport=AsyncioTransport(
+                tls=tls,
+                connection_count_max=settings.connection_count_max,
+                keepalive_expiry_s=settings.keepalive_expiry_s,
+            ),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    @asynccontextmanager
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        headers: tuple[tuple[str, str], ...],
+        streamed: bool,
+        timeout_s: float | None,
+    ) -> AsyncIterator[Answer]:
+        """Send JSON and open the answer; whoever leaves before its end closes the connection.
+
+        Raises:
+            UpstreamError: No connection, no answer in time, or an answer other than 200.
+        """
+        settings = self._settings
+        silence_s = settings.idle_timeout_s if streamed else settings.whole_answer_timeout_s
+        request = self._client.build_request(
+            "POST",
+            settings.base_url.rstrip("/") + path,
+            content=body,
+            headers=[("content-type", "application/json"), *headers],
+            timeout=httpx.Timeout(
+                connect=settings.connect_timeout_s, pool=settings.connect_timeout_s, write=silence_s, read=silence_s
+            ),
+        )
+        # The event loop's clock is the one that its timeouts are set by; no other use is made of it.
+        deadline_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                response = await self._client.send(request, stream=True)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise _translated(error) from None
+        answer = Answer(response, settings, deadline_s=deadline_s)
+        try:
+            if response.status_code != httpx.codes.OK:
+                raise await self._status_error(response, answer)
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise UpstreamProtocolError("the provider compressed its answer unasked")
+            yield answer
+        finally:
+            await response.aclose()
+
+    async def _status_error(self, response: httpx.Response, answer: Answer) -> UpstreamError:
+        if response.status_code < 400:
+            return UpstreamProtocolError(f"the provider answered HTTP {response.status_code} in place of an answer")
+        body = b""
+        with suppress(UpstreamError, TimeoutError):
+            async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
+                while len(body) < ERROR_BYTES_MAX and (received := await answer.read()):
+                    body += received
+        return UpstreamStatusError(
+            response.status_code,
+            retry_after_s=retry_after_s(response.headers, now_unix_s=self._unix_s()),
+            detail=self._error_code(body[:ERROR_BYTES_MAX]),
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+
+class Answer:
+    """The body of one answer, as it arrives."""
+
+    __slots__ = ("_deadline_s", "_received", "_received_size", "_settings", "is_json")
+
+    def __init__(self, response: httpx.Response, settings: ProviderSettings, *, deadline_s: float | None) -> None:
+        self._received = response.aiter_raw()
+        self._received_size = 0
+        self._settings = settings
+        self._deadline_s = deadline_s
+        self.is_json: bool = response.headers.get("content-type", "").startswith("application/json")
+        """It comes as one JSON document, whatever was asked for."""
+
+    async def read(self) -> bytes:
+        """What arrives next; empty at the end.
+
+        Raises:
+            UpstreamError: Nothing arrived in time, the connection broke, or the answer is too long.
+        """
+        try:
+            async with asyncio.timeout_at(self._deadline_s):
+                received = await anext(self._received, b"")
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise _translated(error) from None
+        self._received_size += len(received)
+        self._check_size(self._settings.stream_bytes_max)
+        return received
+
+    async def read_all(self) -> bytes:
+        """The whole of it; fails as `read` does."""
+        pieces = []
+        while received := await self.read():
+            self._check_size(self._settings.whole_bytes_max)
+            pieces.append(received)
+        return b"".join(pieces)
+
+    def _check_size(self, bytes_max: int) -> None:
+        if self._received_size > bytes_max:
+            raise UpstreamProtocolError(f"the provider's answer is longer than {bytes_max} bytes")
+
+    async def drain(self) -> None:
+        """Give the server a moment to end the body, so that the connection can serve again."""
+        with suppress(UpstreamError, TimeoutError):
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                while await self.read():
+                    pass
+
+
+def _translated(error: httpx.HTTPError | TimeoutError) -> UpstreamError:
+    """What failed, in our own words: foreign text may quote a header."""
+    name = type(error).__name__
+    match error:
+        case TimeoutError():
+            return UpstreamTimeoutError("the provider did not answer before the deadline")
+        case httpx.ConnectTimeout() | httpx.PoolTimeout() | httpx.ConnectError() | httpx.UnsupportedProtocol():
+            return UpstreamConnectError(f"no connection to the provider ({name})")
+        case httpx.TimeoutException():
+            return UpstreamTimeoutError(f"the provider was silent for too long ({name})")
+        case httpx.ProtocolError():
+            return UpstreamProtocolError(f"what was to be sent or received is not HTTP ({name})")
+        case _:
+            return UpstreamDisconnectedError(f"the connection to the provider broke ({name})")

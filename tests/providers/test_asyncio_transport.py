@@ -1,0 +1,204 @@
+"""The connections under the adapters: what is pooled, what is closed, what is trusted, what is held back."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from pointsman_server.providers.asyncio_transport import RECEIVED_BYTES_MAX, AsyncioTransport
+from pointsman_server.providers.scripted import (
+    LAST_CHUNK,
+    Close,
+    Hang,
+    ReadRequest,
+    ScriptedUpstream,
+    Send,
+    WaitFor,
+    chunk,
+    stream_head,
+    whole_answer,
+)
+
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+ANSWER = whole_answer("{}")
+TIMEOUT = httpx.Timeout(5.0)
+
+
+def trusting(certificate: Path) -> ssl.SSLContext:
+    """Trusts that certificate alone."""
+    return ssl.create_default_context(cafile=str(certificate))
+
+
+def identified_by(certificate: Path) -> ssl.SSLContext:
+    """Serves with that certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def transport_of(tls: ssl.SSLContext, *, keepalive_expiry_s: float = 30.0) -> AsyncioTransport:
+    """A pool of two."""
+    return AsyncioTransport(tls=tls, connection_count_max=2, keepalive_expiry_s=keepalive_expiry_s)
+
+
+def client_of(transport: AsyncioTransport) -> httpx.AsyncClient:
+    """Httpx over it."""
+    return httpx.AsyncClient(transport=transport, trust_env=False, timeout=TIMEOUT)
+
+
+async def opened(transport: AsyncioTransport, upstream: ScriptedUpstream) -> httpx.Response:
+    """An answer of which only the head is read."""
+    client = client_of(transport)
+    return await client.send(client.build_request("GET", upstream.base_url), stream=True)
+
+
+@pytest.fixture
+async def transport(tls: ssl.SSLContext) -> AsyncIterator[AsyncioTransport]:
+    """A pool that is closed when the test ends."""
+    pool = transport_of(tls)
+    yield pool
+    await pool.aclose()
+
+
+async def test_tls_is_spoken_with_whom_it_trusts() -> None:
+    """Requests go through, over one connection that is kept."""
+    script = (ReadRequest(), Send(ANSWER), ReadRequest(), Send(ANSWER))
+    pool = transport_of(trusting(CERTIFICATE))
+    async with ScriptedUpstream(script, tls=identified_by(CERTIFICATE)) as upstream, client_of(pool) as client:
+        for _ in range(2):
+            response = await client.post(f"https://localhost:{upstream.port}/", content=b"x" * 300_000)
+            assert response.content == b"{}"
+        assert [len(request.body) for request in upstream.connections[0].requests] == [300_000, 300_000]
+        assert len(upstream.connections) == 1
+
+
+@pytest.mark.parametrize(("trusted", "host"), [(False, "localhost"), (True, "127.0.0.1")])
+async def test_a_certificate_must_be_trusted_and_of_that_host(tls: ssl.SSLContext, host: str, *, trusted: bool) -> None:
+    """Nothing is sent to anyone else."""
+    pool = transport_of(trusting(CERTIFICATE) if trusted else tls)
+    async with (
+        ScriptedUpstream((ReadRequest(),), tls=identified_by(CERTIFICATE)) as upstream,
+        client_of(pool) as client,
+    ):
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"https://{host}:{upstream.port}/")
+        assert repr(pool) == "AsyncioTransport(0 connections, 0 idle)"
+        assert [request for connection in upstream.connections for request in connection.requests] == []
+
+
+async def test_a_kept_connection_expires(tls: ssl.SSLContext) -> None:
+    """It is closed once it has been idle for long enough."""
+    pool = transport_of(tls, keepalive_expiry_s=0.02)
+    async with ScriptedUpstream((ReadRequest(), Send(ANSWER), Hang())) as upstream, client_of(pool) as client:
+        await client.get(upstream.base_url)
+        assert repr(pool) == "AsyncioTransport(1 connections, 1 idle)"
+        await asyncio.wait_for(upstream.connections[0].client_closed.wait(), 5.0)
+        assert repr(pool) == "AsyncioTransport(0 connections, 0 idle)"
+
+
+async def test_a_connection_that_the_server_closed_is_not_used_again(transport: AsyncioTransport) -> None:
+    """Neither one that ended while idle nor one whose answer said so: each request gets a fresh one."""
+    said_so = whole_answer("{}", headers=(("connection", "close"),))
+    scripts = (
+        (ReadRequest(), Send(ANSWER), Close()),
+        (ReadRequest(), Send(said_so), Hang()),
+        (ReadRequest(), Send(ANSWER)),
+    )
+    async with ScriptedUpstream(*scripts) as upstream:
+        client = client_of(transport)
+        for number in range(3):
+            assert (await client.get(upstream.base_url)).content == b"{}"
+            if number == 0:
+                await upstream.connections[0].script_done.wait()
+        assert len(upstream.connections) == 3
+
+
+async def test_bytes_that_nobody_asked_for_cost_the_connection(transport: AsyncioTransport) -> None:
+    """They must not be taken for the next answer, whether they come with the last one or later."""
+    go = asyncio.Event()
+    scripts = (
+        (ReadRequest(), Send(ANSWER + whole_answer('"stale"')), Hang()),
+        (ReadRequest(), Send(ANSWER), WaitFor(go), Send(whole_answer('"stale"')), Hang()),
+        (ReadRequest(), Send(ANSWER)),
+    )
+    async with ScriptedUpstream(*scripts) as upstream:
+        client = client_of(transport)
+        for number in range(3):
+            assert (await client.get(upstream.base_url)).content == b"{}"
+            if number == 1:
+                go.set()
+                await asyncio.wait_for(upstream.connections[1].client_closed.wait(), 5.0)
+        assert len(upstream.connections) == 3
+
+
+async def test_what_arrives_together_is_read_together(transport: AsyncioTransport) -> None:
+    """Fifty chunks that are there come as one piece, not as fifty."""
+    chunks = b"".join(chunk(b"%d," % number) for number in range(50))
+    async with ScriptedUpstream((ReadRequest(), Send(stream_head() + chunks + LAST_CHUNK))) as upstream:
+        response = await opened(transport, upstream)
+        pieces = [piece async for piece in response.aiter_raw()]
+    assert pieces == [b"".join(b"%d," % number for number in range(50))]
+
+
+async def test_a_slow_reader_slows_the_server_down(transport: AsyncioTransport) -> None:
+    """What is not read is not taken from the network: memory holds a bounded piece of it."""
+    size = 40 * RECEIVED_BYTES_MAX
+    script = (ReadRequest(), Send(stream_head() + chunk(b"x" * size)), Send(LAST_CHUNK))
+    async with ScriptedUpstream(script) as upstream:
+        response = await opened(transport, upstream)
+        await asyncio.sleep(0.1)
+        assert not upstream.connections[0].script_done.is_set()
+        pieces = [piece async for piece in response.aiter_raw()]
+    assert sum(len(piece) for piece in pieces) == size
+    assert max(len(piece) for piece in pieces) < 4 * RECEIVED_BYTES_MAX
+
+
+async def test_an_answer_that_comes_before_the_request_was_read_counts(transport: AsyncioTransport) -> None:
+    """A server may refuse a large request by its head, and close."""
+    refusal = whole_answer("{}", status=413, headers=(("connection", "close"),))
+    go = asyncio.Event()
+    async with ScriptedUpstream((Send(refusal), WaitFor(go), Close())) as upstream:
+        response = await client_of(transport).post(upstream.base_url, content=b"x" * 1_000_000)
+        go.set()
+    assert response.status_code == 413
+
+
+async def test_informational_answers_are_skipped(transport: AsyncioTransport) -> None:
+    """The answer is the one that follows."""
+    sent = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" + ANSWER
+    async with ScriptedUpstream((ReadRequest(), Send(sent))) as upstream:
+        assert (await client_of(transport).get(upstream.base_url)).status_code == 200
+
+
+async def test_a_body_without_length_ends_with_the_connection(transport: AsyncioTransport) -> None:
+    """As HTTP/1.0 servers send it."""
+    async with ScriptedUpstream((ReadRequest(), Send(b"HTTP/1.0 200 OK\r\n\r\nall of it"), Close())) as upstream:
+        assert (await client_of(transport).get(upstream.base_url)).content == b"all of it"
+
+
+async def test_closing_the_pool_closes_what_is_in_use(transport: AsyncioTransport) -> None:
+    """A call that still reads fails, and the peer sees the close."""
+    async with ScriptedUpstream((ReadRequest(), Send(stream_head() + chunk(b"a")), Hang())) as upstream:
+        response = await opened(transport, upstream)
+        pieces = response.aiter_raw()
+        assert await anext(pieces) == b"a"
+        await transport.aclose()
+        with pytest.raises(httpx.ReadError):
+            await anext(pieces)
+        await response.aclose()
+        await asyncio.wait_for(upstream.connections[0].client_closed.wait(), 5.0)
+    assert repr(transport) == "AsyncioTransport(0 connections, 0 idle)"
+
+
+async def test_a_place_is_waited_for_and_given_on(transport: AsyncioTransport) -> None:
+    """More calls than places are all served, by no more connections than places."""
+    script = (ReadRequest(), Send(ANSWER)) * 20
+    async with ScriptedUpstream(script) as upstream:
+        client = client_of(transport)
+        responses = await asyncio.gather(*(client.get(upstream.base_url) for _ in range(20)))
+        assert len(upstream.connections) <= 2
+    assert {response.status_code for response in responses} == {200}
