@@ -1,0 +1,129 @@
+"""A decision in plain text: what each endpoint would give for this request, and why the others are out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from google.protobuf.duration_pb2 import Duration
+
+from pointsman.durations import seconds
+from pointsman.v1.routing_pb2 import (
+    Candidate,
+    Decision,
+    DecisionReason,
+    LatencyEstimate,
+    Metric,
+    Rejection,
+    RejectionReason,
+)
+
+UNKNOWN = "?"
+"""Stands for a value that is not known: neither zero nor infinite."""
+
+CANDIDATE_COLUMNS = ("rank", "endpoint", "quality", "cost", "ttft p50/p95", "itl", "utility", "chance")
+"""What `candidate_cells` gives, in order."""
+
+_REASONS: Mapping[DecisionReason.ValueType, str] = {
+    DecisionReason.DECISION_REASON_ONLY_CANDIDATE: "nothing else is eligible",
+    DecisionReason.DECISION_REASON_BEST_UTILITY: "it ranks first",
+    DecisionReason.DECISION_REASON_NEAR_TIE: "drawn among near-ties of the best",
+    DecisionReason.DECISION_REASON_FALLBACK: "the earlier alternatives have nothing eligible",
+    DecisionReason.DECISION_REASON_EXPLORATION: "drawn to refresh what is known of it",
+}
+
+_REJECTIONS: Mapping[RejectionReason.ValueType, str] = {
+    RejectionReason.REJECTION_REASON_NOT_IN_SEARCH_SPACE: "not among what is allowed",
+    RejectionReason.REJECTION_REASON_SKIPPED: "to be skipped",
+    RejectionReason.REJECTION_REASON_BOUND_VIOLATED: "bound violated",
+    RejectionReason.REJECTION_REASON_UNKNOWN_VALUE: "value unknown",
+    RejectionReason.REJECTION_REASON_MISSING_CAPABILITY: "can't do it",
+    RejectionReason.REJECTION_REASON_CONTEXT_TOO_SHORT: "context too short",
+    RejectionReason.REJECTION_REASON_OUTPUT_TOO_SHORT: "output too short",
+    RejectionReason.REJECTION_REASON_LABEL_MISMATCH: "lacks a label",
+    RejectionReason.REJECTION_REASON_BREAKER_OPEN: "failed of late, left alone for now",
+    RejectionReason.REJECTION_REASON_RATE_LIMITED: "limits our rate for now",
+}
+
+_LATENCIES = (Metric.METRIC_TTFT, Metric.METRIC_INTER_TOKEN_LATENCY, Metric.METRIC_END_TO_END_LATENCY)
+
+
+def explain(decision: Decision) -> str:
+    """The decision as lines of text: the choice with its reason, then a row for each candidate."""
+    eligible = [candidate for candidate in decision.candidates if not candidate.rejections]
+    rows = [CANDIDATE_COLUMNS, *map(candidate_cells, eligible)]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(CANDIDATE_COLUMNS))]
+    lines = [headline(decision)]
+    if decision.candidates:
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+    lines += [
+        f"{'-'.ljust(widths[0])}  {candidate.endpoint.ljust(widths[1])}  {rejection_text(candidate)}"
+        for candidate in decision.candidates
+        if candidate.rejections
+    ]
+    return "\n".join(lines)
+
+
+def headline(decision: Decision) -> str:
+    """The choice in one line: the endpoint, why, by which router, and on how old an observation."""
+    if not decision.endpoint:
+        return f"no endpoint is eligible (router {decision.router} {decision.router_version})"
+    age = f"{seconds(decision.runtime_age):.1f} s ago" if decision.HasField("runtime_age") else "never"
+    reason = _REASONS.get(decision.reason, "for an unknown reason")
+    return (
+        f"{decision.endpoint}: {reason} (router {decision.router} {decision.router_version}, "
+        f"{decision.input_token_count} input tokens, last observed {age})"
+    )
+
+
+def candidate_cells(candidate: Candidate) -> tuple[str, ...]:
+    """What is expected of an eligible candidate, as short texts in the order of `CANDIDATE_COLUMNS`."""
+    quality = candidate.quality
+    return (
+        str(candidate.rank),
+        candidate.endpoint,
+        f"{quality.mean:.2f} ({quality.low:.2f}-{quality.high:.2f})" if candidate.HasField("quality") else UNKNOWN,
+        usd(candidate.cost_usd) if candidate.HasField("cost_usd") else UNKNOWN,
+        latency_range(candidate.ttft),
+        milliseconds(candidate.inter_token_latency.mean) if candidate.inter_token_latency.HasField("mean") else UNKNOWN,
+        f"{candidate.utility:.4f}" if candidate.HasField("utility") else UNKNOWN,
+        f"{candidate.probability:.0%}",
+    )
+
+
+def rejection_text(candidate: Candidate) -> str:
+    """Every reason why a candidate is rejected, such as "bound violated: time-to-first-token<500 (812 ms)"."""
+    return "; ".join(_rejection_text(rejection) for rejection in candidate.rejections)
+
+
+def _rejection_text(rejection: Rejection) -> str:
+    reason = _REJECTIONS.get(rejection.reason, "for an unknown reason")
+    constraint = f": {rejection.constraint}" if rejection.constraint else ""
+    actual = f" ({_metric_text(rejection.metric, rejection.actual)})" if rejection.HasField("actual") else ""
+    return f"{reason}{constraint}{actual}"
+
+
+def _metric_text(metric: Metric.ValueType, value: float) -> str:
+    """A value with its unit where it is not obvious; latencies in ms, as router strings write them."""
+    return f"{value * 1000:.4g} ms" if metric in _LATENCIES else f"{value:.4g}"
+
+
+def latency_range(latency: LatencyEstimate) -> str:
+    """Median and 95th percentile, such as "310/920 ms"."""
+    if not (latency.HasField("p50") and latency.HasField("p95")):
+        return UNKNOWN
+    return f"{seconds(latency.p50) * 1000:.0f}/{milliseconds(latency.p95)}"
+
+
+def milliseconds(value: Duration) -> str:
+    """A latency, such as "310 ms"; to a tenth below 10 ms, where inter-token latencies live."""
+    value_ms = seconds(value) * 1000
+    return f"{value_ms:.1f} ms" if value_ms < 10 else f"{value_ms:.0f} ms"
+
+
+def usd(value: float) -> str:
+    """An amount of money to three significant digits, since one request costs a fraction of a cent."""
+    decimals = 2 - math.floor(math.log10(value)) if value > 0 else 2
+    return f"${value:.{max(decimals, 2)}f}"

@@ -1,0 +1,55 @@
+"""A decision as text."""
+
+from __future__ import annotations
+
+import pointsman
+from client.samples import DECISION
+from pointsman.v1.routing_pb2 import (
+    Candidate,
+    Decision,
+    DecisionReason,
+    Rejection,
+    RejectionReason,
+)
+
+_EXPECTED = """\
+small@north: it ranks first (router default 7c1e, 12 input tokens, last observed 1.5 s ago)
+rank  endpoint     quality           cost       ttft p50/p95  itl     utility  chance
+1     small@north  0.74 (0.61-0.85)  $0.000210  210/480 ms    8.4 ms  0.7312   90%
+2     large@south  0.91 (0.84-0.96)  $0.0123    ?             ?       0.6987   10%
+-     large@west   bound violated: time-to-first-token.p95<500 (812 ms)"""
+
+
+def test_a_decision_explains_itself() -> None:
+    """The text has the choice with its reason, what each candidate would give, and why the others are out."""
+    assert pointsman.explain(DECISION) == _EXPECTED
+
+
+def test_no_choice_explains_itself() -> None:
+    """Where nothing is eligible, the text says so, with each reason."""
+    nothing = Decision(
+        router="default",
+        router_version="7c1e",
+        candidates=[
+            Candidate(
+                endpoint="a@p",
+                rejections=[
+                    Rejection(reason=RejectionReason.REJECTION_REASON_SKIPPED),
+                    Rejection(reason=RejectionReason.REJECTION_REASON_UNKNOWN_VALUE, constraint="error-rate<0.1"),
+                ],
+            )
+        ],
+    )
+    first, *_, last = pointsman.explain(nothing).splitlines()
+    assert first == "no endpoint is eligible (router default 7c1e)"
+    assert last == "-     a@p       to be skipped; value unknown: error-rate<0.1"
+
+
+def test_every_reason_has_words() -> None:
+    """Every reason of the contract is put into words, and one from a newer server does not disturb."""
+    for reason in set(DecisionReason.values()) - {DecisionReason.DECISION_REASON_UNSPECIFIED}:
+        assert "unknown" not in pointsman.explain(Decision(endpoint="a@p", reason=reason))
+    for rejection in set(RejectionReason.values()) - {RejectionReason.REJECTION_REASON_UNSPECIFIED}:
+        out = Candidate(endpoint="a@p", rejections=[Rejection(reason=rejection)])
+        assert "unknown reason" not in pointsman.explain(Decision(candidates=[out]))
+    assert "unknown reason" in pointsman.explain(Decision(endpoint="a@p"))
