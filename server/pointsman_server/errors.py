@@ -2,6 +2,8 @@
 
     PointsmanError
     +- InvalidRequestError          the request itself is wrong; lists every violation
+    +- MessageTooLargeError         the request is larger than this server takes
+    +- UndecodableMessageError      the request is not the protobuf that the method takes
     +- NoEligibleEndpointError      no endpoint satisfies the constraints; carries the decision with its rejections
     +- EndpointsUnavailableError    some endpoint would satisfy them, but all are down or rate limited for now
     +- OverloadedError              this router has no room for the request
@@ -13,6 +15,7 @@
     |  +- UpstreamStatusError       the provider answered with an error status
     |  +- UpstreamProtocolError     the answer is not what the protocol says
     |  +- UpstreamDisconnectedError the answer broke off
+    +- DeadlineExceededError        the caller's deadline passed, or leaves no time for an attempt
     +- AttemptsExhaustedError       every attempt failed before the stream was committed
     +- StreamBrokenError            an attempt failed after text had been sent
     +- ConfigError                  the configuration is wrong; lists every fault with its path
@@ -54,6 +57,22 @@ class InvalidRequestError(PointsmanError):
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
 
 
+class MessageTooLargeError(PointsmanError):
+    """The request is larger than this server takes."""
+
+    def __init__(self, *, actual_bytes: int, limit_bytes: int) -> None:
+        self.actual_bytes = actual_bytes
+        self.limit_bytes = limit_bytes
+        super().__init__(f"the request has {actual_bytes} bytes; this server takes at most {limit_bytes}")
+
+
+class UndecodableMessageError(PointsmanError):
+    """The request is not the protobuf message that the method takes."""
+
+    def __init__(self, message_name: str) -> None:
+        super().__init__(f"the request is not a serialised {message_name}")
+
+
 class NoEligibleEndpointError(PointsmanError):
     """No endpoint satisfies the constraints. The decision says why, for each, and what change would be enough."""
 
@@ -84,6 +103,9 @@ class OverloadedError(PointsmanError):
 
 class UnauthenticatedError(PointsmanError):
     """The call carries no valid API key."""
+
+    def __init__(self) -> None:
+        super().__init__("this server wants an API key: send it as `authorization: Bearer KEY`")
 
 
 class UnknownDecisionError(PointsmanError):
@@ -169,21 +191,32 @@ class UpstreamDisconnectedError(UpstreamError):
         super().__init__(UpstreamErrorKind.DISCONNECTED, message)
 
 
+class DeadlineExceededError(PointsmanError):
+    """The caller's deadline has passed, or leaves too little time for an attempt."""
+
+    def __init__(self, *, delta_count: int) -> None:
+        self.delta_count = delta_count
+        super().__init__("the deadline passed before the answer was complete")
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptFailure:
     """One failed attempt, as shown to the caller."""
 
+    attempt_number: int
     endpoint_name: str
     kind: UpstreamErrorKind
     message: str
+    duration_s: float
 
 
 class AttemptsExhaustedError(PointsmanError):
     """Every attempt failed, and nothing had been sent to the caller yet."""
 
-    def __init__(self, failures: tuple[AttemptFailure, ...], *, retry_after_s: float | None) -> None:
+    def __init__(self, failures: tuple[AttemptFailure, ...], *, decision_id: str, retry_after_s: float | None) -> None:
         assert failures, "without an attempt there is nothing to exhaust"
         self.failures = failures
+        self.decision_id = decision_id
         self.retry_after_s = retry_after_s
         super().__init__(f"all {len(failures)} attempts failed, the last with: {failures[-1].message}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from pointsman_server.decision.cost import cost_usd
 from pointsman_server.decision.metrics import Metric
 from pointsman_server.decision.types import (
     Candidate,
@@ -66,19 +67,14 @@ def draft_candidate(
 ) -> Draft:
     """What is expected of `endpoint` for a request with these facts."""
     output_token_count = _expected_output(endpoint, quality, facts)
-    cost_usd = None
-    if (
-        output_token_count is not None
-        and endpoint.input_price_usd_per_mtok is not None
-        and endpoint.output_price_usd_per_mtok is not None
-    ):
-        input_usd = facts.input_token_count * endpoint.input_price_usd_per_mtok
-        cost_usd = (input_usd + output_token_count * endpoint.output_price_usd_per_mtok) / 1e6
+    cost = None
+    if output_token_count is not None:
+        cost = cost_usd(endpoint, input_token_count=facts.input_token_count, output_token_count=output_token_count)
     end_to_end_s = None
     if output_token_count is not None and runtime.ttft_s is not None and runtime.inter_token_latency_s is not None:
         gap_count = max(0.0, output_token_count - 1.0)
         end_to_end_s = runtime.ttft_s.mean + gap_count * runtime.inter_token_latency_s.mean
-    return Draft(endpoint, quality, runtime, output_token_count, cost_usd, end_to_end_s)
+    return Draft(endpoint, quality, runtime, output_token_count, cost, end_to_end_s)
 
 
 def _expected_output(endpoint: Endpoint, quality: QualityPrediction | None, facts: RequestFacts) -> float | None:

@@ -27,6 +27,8 @@ from pointsman_server.decision.types import (
 
 RELAXATION_COUNT_MAX = 3
 """How many relaxations are offered: more would be a list to study, not an answer."""
+LISTED_NAME_COUNT = 4
+"""How many names of an allow list a rejection repeats: enough to recognise the list by."""
 RELAXED_DIGIT_COUNT = 3
 """Significant digits of a relaxed limit: rounded outward, so that a person can type it."""
 
@@ -84,7 +86,7 @@ def _outside(endpoint: Endpoint, space: SearchSpace) -> Rejection | None:
         ("endpoints", space.endpoints, endpoint.name),
     ):
         if allowed and name not in allowed:
-            return Rejection(RejectionReason.NOT_IN_SEARCH_SPACE, f"{key}:{','.join(sorted(allowed))}")
+            return Rejection(RejectionReason.NOT_IN_SEARCH_SPACE, f"{key}:{_listed(allowed)}")
     for key, skipped, name in (
         ("skip_models", space.skip_models, endpoint.model),
         ("skip_providers", space.skip_providers, endpoint.provider),
@@ -93,6 +95,12 @@ def _outside(endpoint: Endpoint, space: SearchSpace) -> Rejection | None:
         if name in skipped:
             return Rejection(RejectionReason.SKIPPED, f"{key}:{name}")
     return None
+
+
+def _listed(names: frozenset[str]) -> str:
+    """The first few names of a list, which may hold thousands."""
+    shown = sorted(names)[:LISTED_NAME_COUNT]
+    return ",".join(shown) + (f",... ({len(names)})" if len(names) > len(shown) else "")
 
 
 def _label_mismatches(endpoint: Endpoint, labels: frozenset[tuple[str, str]]) -> list[Rejection]:

@@ -389,6 +389,11 @@ class Candidate:
         """Whether it satisfies every constraint of its alternative."""
         return not self.rejections
 
+    @property
+    def healthy_but_for_time(self) -> bool:
+        """Whether only its health stands against it, which passes with time."""
+        return bool(self.rejections) and all(rejection.reason in HEALTH_REASONS for rejection in self.rejections)
+
 
 @dataclass(frozen=True, slots=True)
 class BoundChange:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpointsman/v1/error_reason.proto\x12\x0cpointsman.v1*\x8e\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x01\x12\"\n\x1e\x45RROR_REASON_MESSAGE_TOO_LARGE\x10\x02\x12$\n ERROR_REASON_UNDECODABLE_MESSAGE\x10\x03\x12%\n!ERROR_REASON_NO_ELIGIBLE_ENDPOINT\x10\x04\x12\x1f\n\x1b\x45RROR_REASON_ENDPOINTS_DOWN\x10\x05\x12\'\n#ERROR_REASON_ENDPOINTS_RATE_LIMITED\x10\x06\x12#\n\x1f\x45RROR_REASON_ATTEMPTS_EXHAUSTED\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_STREAM_BROKEN\x10\x08\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\t\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\n\x12!\n\x1d\x45RROR_REASON_UNKNOWN_DECISION\x10\x0b\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x0c\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\r\x12\x1e\n\x1a\x45RROR_REASON_SHUTTING_DOWN\x10\x0e\x42w\n\x10\x64\x65v.pointsman.v1B\x10\x45rrorReasonProtoP\x01Z@github.com/pointsman/pointsman/client/go/pointsmanv1;pointsmanv1\xaa\x02\x0cPointsman.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpointsman/v1/error_reason.proto\x12\x0cpointsman.v1*\xee\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x01\x12\"\n\x1e\x45RROR_REASON_MESSAGE_TOO_LARGE\x10\x02\x12$\n ERROR_REASON_UNDECODABLE_MESSAGE\x10\x03\x12%\n!ERROR_REASON_NO_ELIGIBLE_ENDPOINT\x10\x04\x12\x1f\n\x1b\x45RROR_REASON_ENDPOINTS_DOWN\x10\x05\x12\'\n#ERROR_REASON_ENDPOINTS_RATE_LIMITED\x10\x06\x12#\n\x1f\x45RROR_REASON_ATTEMPTS_EXHAUSTED\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_STREAM_BROKEN\x10\x08\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\t\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\n\x12!\n\x1d\x45RROR_REASON_UNKNOWN_DECISION\x10\x0b\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x0c\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\rBw\n\x10\x64\x65v.pointsman.v1B\x10\x45rrorReasonProtoP\x01Z@github.com/pointsman/pointsman/client/go/pointsmanv1;pointsmanv1\xaa\x02\x0cPointsman.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.pointsman.v1B\020ErrorReasonProtoP\001Z@github.com/pointsman/pointsman/client/go/pointsmanv1;pointsmanv1\252\002\014Pointsman.V1'
   _globals['_ERRORREASON']._serialized_start=50
-  _globals['_ERRORREASON']._serialized_end=576
+  _globals['_ERRORREASON']._serialized_end=544
 # @@protoc_insertion_point(module_scope)

@@ -95,11 +95,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         {"reason": "ERROR_REASON_INTERNAL", "domain": "pointsman", "metadata": {"error_id": "5f2c…"}}
     """
-    ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 14
-    """The server is shutting down and takes no new calls. UNAVAILABLE: another replica will serve it.
-
-        {"reason": "ERROR_REASON_SHUTTING_DOWN", "domain": "pointsman", "metadata": {}}
-    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Every status of Pointsman carries a google.rpc.ErrorInfo whose domain is "pointsman" and whose
@@ -178,10 +173,5 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 13
 """A bug of the server. INTERNAL. The id is in the server's log, beside what happened.
 
     {"reason": "ERROR_REASON_INTERNAL", "domain": "pointsman", "metadata": {"error_id": "5f2c…"}}
-"""
-ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 14
-"""The server is shutting down and takes no new calls. UNAVAILABLE: another replica will serve it.
-
-    {"reason": "ERROR_REASON_SHUTTING_DOWN", "domain": "pointsman", "metadata": {}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

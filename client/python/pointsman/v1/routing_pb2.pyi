@@ -1151,7 +1151,10 @@ class NoEligibleEndpoint(_message.Message):
     """Id of the decision."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
-        """Every endpoint with its rejections, by name; at most 256, those with the fewest rejections first where cut."""
+        """The endpoints with their rejections, those with the fewest first; of a candidate only the endpoint and the
+        rejections are set. As many as fit a trailer of 8 KiB, which is what gRPC clients take by default; the metadata of
+        the ErrorInfo has the number of all.
+        """
 
     @_builtins.property
     def relaxations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Relaxation]:

@@ -1,0 +1,338 @@
+"""The composition root: puts the parts together, and is the only reader of clock, chance and environment."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from pointsman.v1 import router_service_pb2_grpc
+from watchfiles import awatch
+
+from pointsman_server.config.load import load_config
+from pointsman_server.config.settings import Config, RouterSettings, ServerSettings
+from pointsman_server.decision.resolve import KnownNames, NamedRouter, resolve
+from pointsman_server.decision.router_string import RouterAlternative
+from pointsman_server.edge.interceptors import GuardInterceptor
+from pointsman_server.edge.service import SERVICE_NAME, RouterServicer
+from pointsman_server.errors import ArtifactError, ConfigError, FieldViolation
+from pointsman_server.memory import DecisionMemory
+from pointsman_server.providers.base import ChatProvider
+from pointsman_server.providers.http_client import default_tls
+from pointsman_server.providers.registry import create_provider
+from pointsman_server.providers.simulated import SimulatedProviders
+from pointsman_server.providers.weather import demo_weather
+from pointsman_server.quality.artifact import builtin_artifact_path, load
+from pointsman_server.quality.model import QualityModel
+from pointsman_server.router import Router
+from pointsman_server.runtime.tracker import RuntimeTracker
+from pointsman_server.simulation import simulated_config
+from pointsman_server.telemetry.setup import Telemetry, TelemetrySettings, configure_telemetry
+from pointsman_server.world import ServedRouter, World
+
+logger = logging.getLogger("pointsman")
+
+MESSAGE_BYTES_SLACK = 2
+"""gRPC itself refuses messages only above this multiple of our limit, so that ours can say what the limit is."""
+RESPONSE_BYTES_MAX = 64 * 1024 * 1024
+"""A decision over the largest catalog has about 4 MiB."""
+PENDING_REQUEST_COUNT_MAX = 20_000
+"""Requests that gRPC may hold before our own admission sees them; its default ends bursts in CANCELLED."""
+KEEPALIVE_TIME_MS = 30_000
+KEEPALIVE_TIMEOUT_MS = 10_000
+"""A client that vanished without a word is noticed within 40 s."""
+CLIENT_PING_INTERVAL_MIN_MS = 5_000
+"""Clients may ping this often; gRPC's default of five minutes ends the connections of careful ones."""
+PROVIDER_RETIREMENT_S = 900.0
+"""A provider that a reload replaced keeps its connections until its last answers must have ended."""
+SIMULATION_SEED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What the command line says of `serve`."""
+
+    config_path: Path | None = None
+    """None takes the embedded defaults: the well-known endpoints whose keys are in the environment."""
+    listen: str | None = None
+    """Overrides the configuration's address."""
+    simulate: bool = False
+    """Serve simulated providers on loopback; no configuration is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Clock and chance, as one may want them fixed in a test."""
+
+    clock_s: Callable[[], float] = time.monotonic
+    unix_s: Callable[[], float] = time.time
+    random: random.Random = field(default_factory=random.SystemRandom)
+
+    def decision_id(self) -> str:
+        """A new id: 32 hexadecimal digits that sort by time, as UUIDv7 (RFC 9562) does."""
+        return f"{int(self.unix_s() * 1000):012x}{self.random.getrandbits(80):020x}"
+
+    def seed(self) -> int:
+        """A new seed, within the range of int64."""
+        return self.random.getrandbits(63)
+
+
+class Application:
+    """A running server. `async with` starts and drains it."""
+
+    def __init__(self, config: Config, *, chance: Chance | None = None, telemetry: Telemetry | None = None) -> None:
+        self._chance = chance or Chance()
+        self._tls = default_tls()
+        self._config = config
+        self._telemetry = telemetry or configure_telemetry(
+            TelemetrySettings(
+                otlp_endpoint=config.telemetry.otlp_endpoint,
+                sample_ratio=config.telemetry.sample_ratio,
+                service_name=config.telemetry.service_name,
+            )
+        )
+        self._retirements: set[asyncio.Task[None]] = set()
+        self._providers: dict[str, ChatProvider] = {}
+        self.router = Router(
+            self._world(config),
+            tracker=RuntimeTracker(),
+            memory=DecisionMemory(config.server.decision_memory_count),
+            metrics=self._telemetry.metrics,
+            clock_s=self._chance.clock_s,
+            new_decision_id=self._chance.decision_id,
+            new_seed=self._chance.seed,
+        )
+        self._servicer = RouterServicer(
+            self.router, config.server, clock_s=self._chance.clock_s, unix_s=self._chance.unix_s
+        )
+        self._guard = GuardInterceptor(
+            service_name=SERVICE_NAME,
+            tracing=self._telemetry.tracing,
+            metrics=self._telemetry.metrics,
+            clock_s=self._chance.clock_s,
+            api_keys=config.server.api_keys,
+            request_count_max=config.server.request_count_max,
+            message_bytes_max=config.server.message_bytes_max,
+        )
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its types leave out aio
+        self.port = 0
+        """The TCP port it listens on, once started."""
+
+    async def __aenter__(self) -> Self:
+        settings = self._config.server
+        self._server = grpc.aio.server(interceptors=(self._guard,), options=_server_options(settings))
+        router_service_pb2_grpc.add_RouterServiceServicer_to_server(self._servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self.port = _bind(self._server, settings)
+        await self._server.start()
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._health.enter_graceful_shutdown()
+        self._servicer.stop_watching()
+        stopping = asyncio.create_task(self._server.stop(self._config.server.shutdown_grace_s))
+        # Streams of the health service never end by themselves; only the calls of our own are waited for.
+        idle = asyncio.create_task(self._guard.idle.wait())
+        await asyncio.wait({stopping, idle}, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        await self._server.stop(None)
+        await stopping
+        for task in self._retirements:
+            task.cancel()
+        for provider in self._providers.values():
+            await provider.aclose()
+        await asyncio.to_thread(self._telemetry.shutdown)
+
+    def reload(self, config: Config) -> None:
+        """Serves further requests by a new configuration; those under way end by the old one.
+
+        What the server was started with (address, limits, keys, TLS, telemetry) takes a restart.
+
+        Raises:
+            ArtifactError: a quality artifact can't be loaded; the old configuration stays.
+        """
+        self.router.world = self._world(config)
+        self.router.tracker.retain(frozenset(config.catalog.by_name))
+        if (config.server, config.telemetry) != (self._config.server, self._config.telemetry):
+            logger.warning("[server] and [telemetry] have changed; they take effect at the next start")
+
+    def _world(self, config: Config) -> World:
+        models: dict[Path, QualityModel] = {}
+        routers = {}
+        for name, settings in config.routers.items():
+            path = settings.artifact or config.quality_artifact or builtin_artifact_path()
+            if path not in models:
+                models[path] = load(path)
+            named = _named_router(settings, config)
+            version = _hash(config.catalog.version, models[path].version, settings.version)
+            routers[name] = ServedRouter(named, version, models[path])
+        return World.of(config.catalog, routers, self._renewed_providers(config))
+
+    def _renewed_providers(self, config: Config) -> dict[str, ChatProvider]:
+        """The providers of `config`; those whose settings are unchanged keep their connections."""
+        renewed: dict[str, ChatProvider] = {}
+        for name, settings in config.providers.items():
+            unchanged = self._config.providers.get(name) == settings
+            if unchanged and name in self._providers:
+                renewed[name] = self._providers[name]
+            else:
+                renewed[name] = create_provider(
+                    config.adapters[name], settings, unix_s=self._chance.unix_s, tls=self._tls
+                )
+        for name, provider in self._providers.items():
+            if renewed.get(name) is not provider:
+                task = asyncio.create_task(_retire(provider))
+                self._retirements.add(task)
+                task.add_done_callback(self._retirements.discard)
+        self._providers = renewed
+        self._config = config
+        return renewed
+
+
+def _named_router(settings: RouterSettings, config: Config) -> NamedRouter:
+    """A configured router, its text resolved against the built-in default and the catalog's models."""
+    base = {"default": NamedRouter("default")}
+    known = KnownNames.of(config.catalog.endpoints)
+    resolved = resolve(settings.policy, RouterAlternative(""), routers=base, known=known)
+    return NamedRouter(settings.name, resolved.alternatives, settings.exploration, settings.description)
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:12]
+
+
+async def _retire(provider: ChatProvider) -> None:
+    try:
+        await asyncio.sleep(PROVIDER_RETIREMENT_S)
+    finally:
+        await provider.aclose()
+
+
+def _server_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.message_bytes_max * MESSAGE_BYTES_SLACK),
+        ("grpc.max_send_message_length", RESPONSE_BYTES_MAX),
+        ("grpc.server.max_pending_requests", PENDING_REQUEST_COUNT_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", PENDING_REQUEST_COUNT_MAX),
+        ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_INTERVAL_MIN_MS),
+        ("grpc.so_reuseport", 0),  # Two servers that silently share a port are a mistake, not a feature.
+    ]
+
+
+def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
+    """Opens the port that the settings name, and returns its number."""
+    credentials = _credentials(settings)
+    try:
+        if credentials is None:
+            return server.add_insecure_port(settings.listen)
+        return server.add_secure_port(settings.listen, credentials)
+    except RuntimeError:
+        description = f"can't listen on {settings.listen}: the port is taken, or the address is not of this machine"
+        raise ConfigError("the configuration", (FieldViolation("server.listen", description),)) from None
+
+
+def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
+    tls = settings.tls
+    if tls is None:
+        return None
+    client_ca = None if tls.client_ca_file is None else tls.client_ca_file.read_bytes()
+    return grpc.ssl_server_credentials(
+        [(tls.key_file.read_bytes(), tls.certificate_file.read_bytes())],
+        root_certificates=client_ca,
+        require_client_auth=client_ca is not None,
+    )
+
+
+def run(options: ServeOptions) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError, ArtifactError: it can't start as configured.
+    """
+    uvloop.run(serve(options))
+
+
+async def serve(options: ServeOptions, environment: Mapping[str, str] = os.environ) -> None:
+    """The same within a running loop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    async with AsyncExitStack() as stack:
+        if options.simulate:
+            simulated = SimulatedProviders(
+                demo_weather(), seed=SIMULATION_SEED, clock_s=time.monotonic, sleep=asyncio.sleep
+            )
+            await stack.enter_async_context(simulated)
+            config = simulated_config(f"http://127.0.0.1:{simulated.port}", environment)
+        else:
+            config = load_config(options.config_path, environment)
+        if options.listen is not None:
+            config = replace(config, server=replace(config.server, listen=options.listen))
+        application = await stack.enter_async_context(Application(config))
+        for notice in config.notices:
+            logger.warning("%s", notice)
+        address = config.server.listen.rpartition(":")[0]
+        logger.info("serving %d endpoints on %s:%d", len(config.catalog.entries), address, application.port)
+        if options.config_path is not None and not options.simulate:
+            reloads = asyncio.create_task(_reload_on_change(application, options, environment))
+            stack.callback(reloads.cancel)
+        await stop.wait()
+        logger.info("stopping: calls under way may take %g s to end", config.server.shutdown_grace_s)
+
+
+async def _reload_on_change(application: Application, options: ServeOptions, environment: Mapping[str, str]) -> None:
+    """Reloads whenever the configuration's file changes, and on SIGHUP whatever has changed."""
+    path = options.config_path
+    assert path is not None, "only a file can change"
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_watch(path, asked))
+        while True:
+            await asked.wait()
+            asked.clear()
+            try:
+                config = load_config(path, environment)
+                application.reload(config)
+            except (ConfigError, ArtifactError) as error:
+                logger.warning("not reloaded, the configuration in force stays: %s", error)
+            else:
+                logger.info("reloaded: %d endpoints", len(config.catalog.entries))
+
+
+async def _watch(path: Path, changed: asyncio.Event) -> None:
+    """Sets `changed` whenever the content of the file does. The folder is watched, because editors and Kubernetes
+    replace files instead of writing to them."""
+    seen = _content_hash(path)
+    async for _ in awatch(path.parent, watch_filter=None, recursive=False):
+        content = _content_hash(path)
+        if content not in (seen, None):
+            seen = content
+            changed.set()
+
+
+def _content_hash(path: Path) -> str | None:
+    """None while the file is not there: it is being replaced."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,235 @@
+"""One upstream call: its events as they come, its timeouts, and what it teaches the runtime aggregator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from pointsman_server.catalog.catalog import CatalogEntry
+from pointsman_server.chat import (
+    Conversation,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    UpstreamEvent,
+    Usage,
+    UsageReported,
+)
+from pointsman_server.decision.cost import cost_usd
+from pointsman_server.decision.facts import estimated_token_count
+from pointsman_server.decision.types import RequestFacts
+from pointsman_server.errors import (
+    AttemptFailure,
+    DeadlineExceededError,
+    UpstreamDisconnectedError,
+    UpstreamError,
+    UpstreamTimeoutError,
+)
+from pointsman_server.providers.base import ChatProvider, UpstreamCall
+from pointsman_server.runtime.tracker import RuntimeTracker
+from pointsman_server.telemetry.metrics import Metrics
+from pointsman_server.telemetry.names import ERROR_TYPE_CANCELLED
+from pointsman_server.telemetry.spans import AttemptSpan, RequestSpan
+
+Delta = TextDelta | ReasoningDelta | ToolCallDelta
+
+
+@dataclass(frozen=True, slots=True)
+class UsageCounted:
+    """Tokens and money of one attempt."""
+
+    attempt_number: int
+    endpoint_name: str
+    usage: Usage
+    """Input and output are always counted, here or by the provider."""
+    cost_usd: float | None
+    """None when the catalog lacks a price."""
+    estimated: bool
+    """The provider did not report the counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPlan:
+    """What an attempt is to do."""
+
+    number: int
+    entry: CatalogEntry
+    provider: ChatProvider
+    conversation: Conversation
+    facts: RequestFacts
+    ttft_timeout_s: float
+    deadline_s: float | None
+    """Monotonic; None when the caller set no deadline."""
+
+
+class Attempt:
+    """One call of one endpoint. `events` runs it, once; everything else tells what became of it."""
+
+    def __init__(
+        self, plan: AttemptPlan, *, tracker: RuntimeTracker, metrics: Metrics, clock_s: Callable[[], float]
+    ) -> None:
+        self.plan = plan
+        self.delta_count = 0
+        """Deltas handed on; from the first one on the stream is committed to this endpoint."""
+        self.character_count = 0
+        self.finished: Finished | None = None
+        self.started_s = clock_s()
+        self.first_delta_s: float | None = None
+        self._usage = Usage()
+        self._tracker = tracker
+        self._metrics = metrics
+        self._clock_s = clock_s
+
+    @property
+    def endpoint_name(self) -> str:
+        """The endpoint that is called."""
+        return self.plan.entry.endpoint.name
+
+    async def events(self, request_span: RequestSpan) -> AsyncGenerator[Delta, None]:
+        """Makes the call and yields its deltas; those that one read brought together come merged.
+
+        Raises:
+            UpstreamError: the attempt failed. What was yielded before stays valid.
+            DeadlineExceededError: the caller's deadline passed.
+        """
+        track = self._tracker.start(
+            self.endpoint_name, input_token_count=self.plan.facts.input_token_count, now_s=self._clock_s()
+        )
+        span = request_span.attempt(self.plan.number, self.plan.entry.endpoint)
+        # Until it is settled an attempt counts as left by its caller: cancellation comes as no exception of ours.
+        error_type: str | None = ERROR_TYPE_CANCELLED
+        try:
+            async with aclosing(self.plan.provider.complete(self._call(span.headers()))) as batches:
+                while batch := await self._next(batches):
+                    for event in merged(batch):
+                        if isinstance(event, UsageReported):
+                            self._usage = event.usage
+                        elif isinstance(event, Finished):
+                            self.finished = event
+                        else:
+                            if self.first_delta_s is None:
+                                self.first_delta_s = self._clock_s()
+                                track.first_token(self.first_delta_s)
+                            self._count(event)
+                            yield event
+            if self.finished is None:
+                raise UpstreamDisconnectedError("the provider's answer ended without a finish")
+            track.succeed(output_token_count=self.usage().usage.output_token_count, now_s=self._clock_s())
+            error_type = None
+        except UpstreamError as error:
+            if isinstance(error, UpstreamTimeoutError) and self._remaining_s() == 0.0:
+                # The caller's time was up, which says nothing against the endpoint.
+                raise DeadlineExceededError(delta_count=self.delta_count) from None
+            track.fail(error.kind, retry_after_s=error.retry_after_s, now_s=self._clock_s())
+            error_type = error.kind.value
+            raise
+        finally:
+            if error_type == ERROR_TYPE_CANCELLED:
+                track.cancel(self._clock_s())
+            self._tell(span, error_type)
+
+    def _tell(self, span: AttemptSpan, error_type: str | None) -> None:
+        """Telemetry of an attempt that is over."""
+        ttft_s = None if self.first_delta_s is None else self.first_delta_s - self.started_s
+        used = self.usage() if self.has_used_tokens else None
+        usage = Usage() if used is None else used.usage
+        span.end(error_type=error_type, usage=usage, finished=self.finished, ttft_s=ttft_s)
+        if ttft_s is not None:
+            self._metrics.first_token(self.plan.entry.endpoint, ttft_s=ttft_s)
+        self._metrics.attempted(
+            self.plan.entry.endpoint,
+            usage=usage,
+            cost_usd=None if used is None else used.cost_usd,
+            inter_token_latency_s=self._inter_token_latency_s(usage),
+            error_type=None if error_type == ERROR_TYPE_CANCELLED else error_type,
+        )
+
+    def _inter_token_latency_s(self, usage: Usage) -> float | None:
+        """Mean time between two tokens so far; None with fewer than two."""
+        if self.first_delta_s is None or usage.output_token_count is None or usage.output_token_count < 2:
+            return None
+        return (self._clock_s() - self.first_delta_s) / (usage.output_token_count - 1)
+
+    def failure(self, error: UpstreamError) -> AttemptFailure:
+        """How this attempt failed, as the caller is told."""
+        duration_s = self._clock_s() - self.started_s
+        return AttemptFailure(self.plan.number, self.endpoint_name, error.kind, str(error), duration_s)
+
+    def usage(self) -> UsageCounted:
+        """What the attempt has used so far: by the provider's count, or by our estimate where it gave none."""
+        reported = self._usage
+        estimated = reported.input_token_count is None or reported.output_token_count is None
+        usage = Usage(
+            input_token_count=(
+                self.plan.facts.input_token_count if reported.input_token_count is None else reported.input_token_count
+            ),
+            output_token_count=(
+                estimated_token_count(self.character_count)
+                if reported.output_token_count is None
+                else reported.output_token_count
+            ),
+            cached_input_token_count=reported.cached_input_token_count,
+            reasoning_token_count=reported.reasoning_token_count,
+        )
+        assert usage.input_token_count is not None, "counted or estimated"
+        assert usage.output_token_count is not None, "counted or estimated"
+        cost = cost_usd(
+            self.plan.entry.endpoint,
+            input_token_count=usage.input_token_count,
+            output_token_count=usage.output_token_count,
+            cached_input_token_count=usage.cached_input_token_count or 0,
+        )
+        return UsageCounted(self.plan.number, self.endpoint_name, usage, cost, estimated)
+
+    @property
+    def has_used_tokens(self) -> bool:
+        """Whether the provider counted any tokens, or any of its answer arrived."""
+        return self.delta_count > 0 or self._usage != Usage()
+
+    def _call(self, headers: tuple[tuple[str, str], ...]) -> UpstreamCall:
+        return UpstreamCall(
+            upstream_model=self.plan.entry.upstream_model,
+            conversation=self.plan.conversation,
+            stream=self.plan.entry.stream,
+            headers=headers,
+            timeout_s=self._remaining_s(),
+        )
+
+    def _remaining_s(self) -> float | None:
+        """What is left of the deadline, not below 0."""
+        deadline_s = self.plan.deadline_s
+        return None if deadline_s is None else max(0.0, deadline_s - self._clock_s())
+
+    async def _next(self, batches: AsyncGenerator[tuple[UpstreamEvent, ...], None]) -> tuple[UpstreamEvent, ...] | None:
+        """The next batch, or None at the end. Until the first delta the wait is limited; later silence is the
+        provider's `idle_timeout_s`, which its adapter watches."""
+        if self.first_delta_s is not None or not self.plan.entry.stream:
+            return await anext(batches, None)
+        left_s = self.started_s + self.plan.ttft_timeout_s - self._clock_s()
+        try:
+            async with asyncio.timeout(max(0.0, left_s)):
+                return await anext(batches, None)
+        except TimeoutError:
+            raise UpstreamTimeoutError(f"no token within {self.plan.ttft_timeout_s:g} s") from None
+
+    def _count(self, delta: Delta) -> None:
+        self.delta_count += 1
+        text = delta.arguments_json_fragment if isinstance(delta, ToolCallDelta) else delta.text
+        self.character_count += len(text)
+
+
+def merged(batch: Iterable[UpstreamEvent]) -> list[UpstreamEvent]:
+    """The events of a batch, neighbouring pieces of text joined: what came at once goes out at once."""
+    events: list[UpstreamEvent] = []
+    for event in batch:
+        last = events[-1] if events else None
+        if isinstance(event, TextDelta) and isinstance(last, TextDelta):
+            events[-1] = TextDelta(last.text + event.text)
+        elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta):
+            events[-1] = ReasoningDelta(last.text + event.text)
+        else:
+            events.append(event)
+    return events

@@ -1,0 +1,21 @@
+"""What tokens cost at an endpoint, by the catalog's list prices."""
+
+from __future__ import annotations
+
+from pointsman_server.decision.types import Endpoint
+
+
+def cost_usd(
+    endpoint: Endpoint, *, input_token_count: float, output_token_count: float, cached_input_token_count: float = 0.0
+) -> float | None:
+    """The price of a call in USD; None when a price that it needs is unknown.
+
+    Cached tokens are part of the input. Where the catalog has no price of their own they cost what input costs.
+    """
+    input_price, output_price = endpoint.input_price_usd_per_mtok, endpoint.output_price_usd_per_mtok
+    if input_price is None or output_price is None:
+        return None
+    cached_price = endpoint.cached_input_price_usd_per_mtok
+    cached_count = min(cached_input_token_count, input_token_count)
+    cached_usd = cached_count * (input_price if cached_price is None else cached_price)
+    return (cached_usd + (input_token_count - cached_count) * input_price + output_token_count * output_price) / 1e6

@@ -1,0 +1,208 @@
+"""What every call of the service passes through: key, admission, decoding, trace, errors.
+
+One interceptor rather than a stack, because their order is the point: a call without a key costs nothing, a refused
+call is still traced, and whatever happens inside ends in exactly one status with its details.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import traceback
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeAlias, cast
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from pointsman_server.edge.errors import Failure, failure_of, internal_failure
+from pointsman_server.errors import (
+    MessageTooLargeError,
+    OverloadedError,
+    PointsmanError,
+    UnauthenticatedError,
+    UndecodableMessageError,
+)
+from pointsman_server.providers.base import Secret
+from pointsman_server.telemetry.metrics import Metrics
+from pointsman_server.telemetry.spans import RequestSpan, Tracing
+
+logger = logging.getLogger(__name__)
+
+OVERLOAD_RETRY_S = 0.5
+"""A request that found no room may find some after the time in which a short completion ends."""
+BEARER = "bearer "
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic for the type checker alone
+
+
+class AioHandler(Protocol):
+    """A method's handler as grpc.aio has it; the published types describe the blocking one."""
+
+    request_streaming: bool
+    response_streaming: bool
+    request_deserializer: Callable[[bytes], Any]
+    response_serializer: Callable[[Any], bytes]
+    unary_unary: Callable[[Any, Context], Awaitable[Any]]
+    unary_stream: Callable[[Any, Context], Awaitable[None]]
+    """A coroutine that writes, not a generator."""
+    stream_unary: Callable[[AsyncIterator[Any], Context], Awaitable[Any]]
+
+
+_current_span: ContextVar[RequestSpan] = ContextVar("current_span")
+
+
+def current_span() -> RequestSpan:
+    """The span of the call that this task serves. Each call has a task and a context of its own."""
+    return _current_span.get()
+
+
+class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic for the type checker alone
+    """Guards the methods of one service; other services (health, reflection) pass untouched."""
+
+    def __init__(
+        self,
+        *,
+        service_name: str,
+        tracing: Tracing,
+        metrics: Metrics,
+        clock_s: Callable[[], float],
+        api_keys: Sequence[Secret],
+        request_count_max: int,
+        message_bytes_max: int,
+    ) -> None:
+        self._prefix = f"/{service_name}/"
+        self._tracing = tracing
+        self._metrics = metrics
+        self._clock_s = clock_s
+        self._api_keys = tuple(key.reveal().encode() for key in api_keys)
+        self._request_count_max = request_count_max
+        self._message_bytes_max = message_bytes_max
+        self.in_flight_count = 0
+        """Calls of the service under way."""
+        self.idle = asyncio.Event()
+        """Set while there are none."""
+        self.idle.set()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Wraps the handler of a method of the service."""
+        handler = await continuation(handler_call_details)
+        method: str = handler_call_details.method
+        # No handler: the method does not exist, and gRPC answers UNIMPLEMENTED.
+        known = cast("AioHandler | None", handler)
+        if known is None or not method.startswith(self._prefix):
+            return handler
+        return self._guarded(known, method.removeprefix("/"))
+
+    def _guarded(self, handler: AioHandler, method: str) -> Handler:
+        """The same handler, fed with bytes: what can't be decoded must end in a status of ours."""
+        decode = self._decoder(handler.request_deserializer, method)
+
+        async def unary_unary(received: bytes, context: Context) -> Any:
+            return await self._run(method, context, lambda: handler.unary_unary(decode(received), context))
+
+        async def unary_stream(received: bytes, context: Context) -> None:
+            await self._run(method, context, lambda: handler.unary_stream(decode(received), context))
+
+        async def stream_unary(received: AsyncIterator[bytes], context: Context) -> Any:
+            decoded = (decode(message) async for message in received)
+            return await self._run(method, context, lambda: handler.stream_unary(decoded, context))
+
+        serializer = handler.response_serializer
+        if handler.request_streaming:
+            assert not handler.response_streaming, "the service has no bidirectional method"
+            return grpc.stream_unary_rpc_method_handler(stream_unary, None, serializer)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(unary_stream, None, serializer)
+        return grpc.unary_unary_rpc_method_handler(unary_unary, None, serializer)
+
+    def _decoder(self, deserialize: Callable[[bytes], Any], method: str) -> Callable[[bytes], Any]:
+        message_name = f"{method.rpartition('/')[2]}Request"
+
+        def decode(received: bytes) -> Any:
+            if len(received) > self._message_bytes_max:
+                raise MessageTooLargeError(actual_bytes=len(received), limit_bytes=self._message_bytes_max)
+            try:
+                return deserialize(received)
+            except DecodeError:
+                raise UndecodableMessageError(message_name) from None
+
+        return decode
+
+    async def _run(self, method: str, context: Context, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Runs a call to its end, whatever that is, and answers a failure with its status."""
+        started_s = self._clock_s()
+        span = self._tracing.request(method, _text_metadata(context))
+        _current_span.set(span)
+        failure: Failure | None = None
+        # A call that ends in neither a result nor a failure was cancelled: by the caller, or by its deadline.
+        status = grpc.StatusCode.CANCELLED
+        self.in_flight_count += 1
+        self.idle.clear()
+        try:
+            self._admit(context)
+            result = await call()
+            status = grpc.StatusCode.OK
+        except PointsmanError as error:
+            failure = failure_of(error)
+        except Exception as error:  # noqa: BLE001 - the one place where a bug ends: with an id, and nothing of its text
+            failure = internal_failure(_log_bug(method, error))
+        finally:
+            self.in_flight_count -= 1
+            if self.in_flight_count == 0:
+                self.idle.set()
+            if failure is not None:
+                status = failure.code
+            elif status is grpc.StatusCode.CANCELLED and _deadline_passed(context):
+                status = grpc.StatusCode.DEADLINE_EXCEEDED
+            span.end(status=status.name, reason=None if failure is None else failure.reason)
+            self._metrics.served(method, status=status.name, duration_s=self._clock_s() - started_s)
+        if failure is not None:
+            await context.abort(failure.code, failure.message, failure.trailing_metadata())
+        return result
+
+    def _admit(self, context: Context) -> None:
+        """Raises what stands against serving the call at all."""
+        if self._api_keys and not self._has_key(context):
+            raise UnauthenticatedError
+        if self.in_flight_count > self._request_count_max:
+            raise OverloadedError(limit=self._request_count_max, retry_after_s=OVERLOAD_RETRY_S)
+
+    def _has_key(self, context: Context) -> bool:
+        sent = next((value for key, value in _text_metadata(context) if key == "authorization"), "")
+        if not sent.lower().startswith(BEARER):
+            return False
+        key = sent[len(BEARER) :].encode()
+        # Every key is compared, in constant time, so that the time taken tells nothing.
+        matches = [hmac.compare_digest(key, known) for known in self._api_keys]
+        return True in matches
+
+
+def _text_metadata(context: Context) -> list[tuple[str, str]]:
+    return [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+
+
+def remaining_s(context: Context) -> float | None:
+    """What is left of the call's deadline; None without one, which the published types leave out."""
+    return context.time_remaining()
+
+
+def _deadline_passed(context: Context) -> bool:
+    left_s = remaining_s(context)
+    return left_s is not None and left_s <= 0.0
+
+
+def _log_bug(method: str, error: Exception) -> str:
+    """Logs where a bug happened, under an id that the caller is given. Its message stays out: it may quote a prompt."""
+    error_id = uuid.uuid4().hex[:16]
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("error_id=%s method=%s type=%s\n%s", error_id, method, type(error).__name__, frames)
+    return error_id
