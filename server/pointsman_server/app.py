@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import grpc
 import uvloop
@@ -127,7 +128,7 @@ class Application:
             request_count_max=config.server.request_count_max,
             message_bytes_max=config.server.message_bytes_max,
         )
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its types leave out aio
+        self._health = health.aio.HealthServicer()
         self.port = 0
         """The TCP port it listens on, once started."""
 
@@ -146,7 +147,12 @@ class Application:
     async def __aexit__(self, *_: object) -> None:
         await self._health.enter_graceful_shutdown()
         self._servicer.stop_watching()
-        stopping = asyncio.create_task(self._server.stop(self._config.server.shutdown_grace_s))
+        grace_s = self._config.server.shutdown_grace_s
+        stopping = asyncio.create_task(self._server.stop(grace_s))
+        # From its first step on no call is accepted any more.
+        await asyncio.sleep(0)
+        if self._guard.in_flight_count:
+            logger.info("stopping: %d calls under way have %g s to end", self._guard.in_flight_count, grace_s)
         # Streams of the health service never end by themselves; only the calls of our own are waited for.
         idle = asyncio.create_task(self._guard.idle.wait())
         await asyncio.wait({stopping, idle}, return_when=asyncio.FIRST_COMPLETED)
@@ -182,7 +188,14 @@ class Application:
             named = _named_router(settings, config)
             version = _hash(config.catalog.version, models[path].version, settings.version)
             routers[name] = ServedRouter(named, version, models[path])
-        return World.of(config.catalog, routers, self._renewed_providers(config))
+        return World.of(
+            config.catalog,
+            routers,
+            providers=self._renewed_providers(config),
+            server_addresses={
+                name: urlsplit(settings.base_url).hostname or "" for name, settings in config.providers.items()
+            },
+        )
 
     def _renewed_providers(self, config: Config) -> dict[str, ChatProvider]:
         """The providers of `config`; those whose settings are unchanged keep their connections."""
@@ -296,7 +309,6 @@ async def serve(options: ServeOptions, environment: Mapping[str, str] = os.envir
             reloads = asyncio.create_task(_reload_on_change(application, options, environment))
             stack.callback(reloads.cancel)
         await stop.wait()
-        logger.info("stopping: calls under way may take %g s to end", config.server.shutdown_grace_s)
 
 
 async def _reload_on_change(application: Application, options: ServeOptions, environment: Mapping[str, str]) -> None:

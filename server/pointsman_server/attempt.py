@@ -19,7 +19,7 @@ from pointsman_server.chat import (
     UsageReported,
 )
 from pointsman_server.decision.cost import cost_usd
-from pointsman_server.decision.facts import estimated_token_count
+from pointsman_server.decision.facts import estimated_token_count, utf8_length
 from pointsman_server.decision.types import RequestFacts
 from pointsman_server.errors import (
     AttemptFailure,
@@ -58,6 +58,8 @@ class AttemptPlan:
     number: int
     entry: CatalogEntry
     provider: ChatProvider
+    server_address: str
+    """The provider's host, for the trace."""
     conversation: Conversation
     facts: RequestFacts
     ttft_timeout_s: float
@@ -75,6 +77,7 @@ class Attempt:
         self.delta_count = 0
         """Deltas handed on; from the first one on the stream is committed to this endpoint."""
         self.character_count = 0
+        self._byte_count = 0
         self.finished: Finished | None = None
         self.started_s = clock_s()
         self.first_delta_s: float | None = None
@@ -98,7 +101,7 @@ class Attempt:
         track = self._tracker.start(
             self.endpoint_name, input_token_count=self.plan.facts.input_token_count, now_s=self._clock_s()
         )
-        span = request_span.attempt(self.plan.number, self.plan.entry.endpoint)
+        span = request_span.attempt(self.plan.number, self.plan.entry.endpoint, server_address=self.plan.server_address)
         # Until it is settled an attempt counts as left by its caller: cancellation comes as no exception of ours.
         error_type: str | None = ERROR_TYPE_CANCELLED
         try:
@@ -112,7 +115,8 @@ class Attempt:
                         else:
                             if self.first_delta_s is None:
                                 self.first_delta_s = self._clock_s()
-                                track.first_token(self.first_delta_s)
+                                if self.plan.entry.stream:
+                                    track.first_token(self.first_delta_s)
                             self._count(event)
                             yield event
             if self.finished is None:
@@ -167,7 +171,7 @@ class Attempt:
                 self.plan.facts.input_token_count if reported.input_token_count is None else reported.input_token_count
             ),
             output_token_count=(
-                estimated_token_count(self.character_count)
+                estimated_token_count(self._byte_count)
                 if reported.output_token_count is None
                 else reported.output_token_count
             ),
@@ -219,6 +223,7 @@ class Attempt:
         self.delta_count += 1
         text = delta.arguments_json_fragment if isinstance(delta, ToolCallDelta) else delta.text
         self.character_count += len(text)
+        self._byte_count += utf8_length(text)
 
 
 def merged(batch: Iterable[UpstreamEvent]) -> list[UpstreamEvent]:

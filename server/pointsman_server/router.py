@@ -6,10 +6,9 @@ chance come in as arguments.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import islice
 
 from pointsman_server.attempt import Attempt, AttemptPlan, Delta, UsageCounted
 from pointsman_server.chat import Conversation, Finished, prompt_text
@@ -45,6 +44,8 @@ from pointsman_server.world import ServedRouter, World
 
 RETRY_AFTER_DEFAULT_S = 1.0
 """When to come back if no endpoint says when: about the time in which a breaker lets a trial through."""
+PROVIDER_FAILURES = frozenset(UpstreamErrorKind) - {UpstreamErrorKind.REJECTED, UpstreamErrorKind.RATE_LIMITED}
+"""Failures that are probably the provider's as a whole; the others concern the request, or one model's limit."""
 ATTEMPT_TIME_MIN_S = 0.01
 """With less than this left of the deadline no provider can be reached and answer: no call is made, none is paid for."""
 
@@ -215,7 +216,7 @@ class Router:
         yield decided
         failures: list[AttemptFailure] = []
         usages: list[UsageCounted] = []
-        for attempt in self._attempts(decided, request.conversation, execution):
+        for attempt in self._attempts(decided, request.conversation, execution, failures):
             yield AttemptStarted(attempt.plan.number, attempt.endpoint_name)
             try:
                 async with aclosing(attempt.events(span)) as events:
@@ -271,10 +272,18 @@ class Router:
                 now_s=self._clock_s(),
             )
 
-    def _attempts(self, decided: Decided, conversation: Conversation, execution: Execution) -> Iterator[Attempt]:
-        """The attempts that may be made, each to be run before the next is asked for."""
-        world = decided.world
-        for number, candidate in enumerate(islice(decided.decision.eligible, execution.attempt_count_max), start=1):
+    def _attempts(
+        self,
+        decided: Decided,
+        conversation: Conversation,
+        execution: Execution,
+        failures: Sequence[AttemptFailure],
+    ) -> Iterator[Attempt]:
+        """The attempts that may be made, each to be run, and its failure noted, before the next is asked for."""
+        world, remaining = decided.world, list(decided.decision.eligible)
+        for number in range(1, min(execution.attempt_count_max, len(remaining)) + 1):
+            candidate = next_to_try(remaining, failures)
+            remaining.remove(candidate)
             now_s = self._clock_s()
             if execution.deadline_s is not None and execution.deadline_s - now_s < ATTEMPT_TIME_MIN_S:
                 raise DeadlineExceededError(delta_count=0)
@@ -282,6 +291,7 @@ class Router:
                 number=number,
                 entry=world.catalog.by_name[candidate.endpoint.name],
                 provider=world.providers[candidate.endpoint.provider],
+                server_address=world.server_addresses[candidate.endpoint.provider],
                 conversation=conversation,
                 facts=decided.facts,
                 ttft_timeout_s=execution.ttft_timeout_s,
@@ -307,6 +317,17 @@ class Router:
         snapshot = self.tracker.snapshot(self._clock_s())
         waits = [snapshot.of(candidate.endpoint.name).retry_after_s for candidate in candidates]
         return min((wait_s for wait_s in waits if wait_s is not None), default=None)
+
+
+def next_to_try(remaining: Sequence[Candidate], failures: Sequence[AttemptFailure]) -> Candidate:
+    """The best of `remaining` at a provider that has not just shown itself ill, if there is one; else the best.
+
+    A provider that is down takes all its models with it, and attempts are few. A chain of fallbacks keeps its order.
+    """
+    ill = {failure.endpoint_name.rpartition("@")[2] for failure in failures if failure.kind in PROVIDER_FAILURES}
+    alternative = remaining[0].alternative
+    others = (c for c in remaining if c.alternative == alternative and c.endpoint.provider not in ill)
+    return next(others, remaining[0])
 
 
 def unroutable(decision: Decision) -> NoEligibleEndpointError | EndpointsUnavailableError:

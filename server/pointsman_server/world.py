@@ -36,18 +36,28 @@ class World:
     """The same, as the decision knows them."""
     providers: Mapping[str, ChatProvider]
     """By name; every provider of the catalog."""
+    server_addresses: Mapping[str, str]
+    """The host of each provider, for traces."""
     known_names: KnownNames
     quality_names: Mapping[str, str]
     """For each model of the catalog, the name by which quality models know it."""
 
     @classmethod
-    def of(cls, catalog: Catalog, routers: Mapping[str, ServedRouter], providers: Mapping[str, ChatProvider]) -> World:
+    def of(
+        cls,
+        catalog: Catalog,
+        routers: Mapping[str, ServedRouter],
+        *,
+        providers: Mapping[str, ChatProvider],
+        server_addresses: Mapping[str, str],
+    ) -> World:
         """A world of these parts."""
         return cls(
             catalog=catalog,
             routers=routers,
             named_routers={name: served.router for name, served in routers.items()},
             providers=providers,
+            server_addresses=server_addresses,
             known_names=KnownNames.of(catalog.endpoints),
             quality_names={entry.endpoint.model: entry.quality_model for entry in catalog.entries},
         )

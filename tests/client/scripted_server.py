@@ -19,6 +19,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to_server
 from pointsman.errors import ERROR_DOMAIN
 from pointsman.v1 import router_service_pb2 as service
 from pointsman.v1.router_service_pb2_grpc import RouterServiceServicer, add_RouterServiceServicer_to_server
@@ -76,6 +78,8 @@ class ScriptedServer(RouterServiceServicer):
         """Their metadata."""
         self.cancelled = threading.Event()
         """Set when a call is cancelled, or its deadline has passed."""
+        self.health: int = HealthCheckResponse.SERVING
+        """What the health service says."""
         self._replies: dict[str, deque[Sequence[Step]]] = {}
 
     def on(self, method: str, *replies: Step | Sequence[Step]) -> None:
@@ -142,6 +146,17 @@ class ScriptedServer(RouterServiceServicer):
             raise
 
 
+class _ScriptedHealth(HealthServicer):
+    """The health service beside a scripted server."""
+
+    def __init__(self, scripted: ScriptedServer) -> None:
+        self._scripted = scripted
+
+    async def Check(self, request: HealthCheckRequest, _context: Any) -> HealthCheckResponse:  # noqa: N802
+        self._scripted.requests["Health"].append(request)
+        return HealthCheckResponse(status=self._scripted.health)
+
+
 @contextmanager
 def scripted_server(credentials: grpc.ServerCredentials | None = None) -> Iterator[ScriptedServer]:
     """Runs a scripted server on a loop of its own, so that blocking and asynchronous callers alike can talk to it."""
@@ -151,6 +166,7 @@ def scripted_server(credentials: grpc.ServerCredentials | None = None) -> Iterat
     async def serve() -> None:
         server = grpc.aio.server()
         add_RouterServiceServicer_to_server(scripted, server)
+        add_HealthServicer_to_server(_ScriptedHealth(scripted), server)
         port = (
             server.add_insecure_port("127.0.0.1:0")
             if credentials is None

@@ -53,3 +53,22 @@ def test_every_reason_has_words() -> None:
         out = Candidate(endpoint="a@p", rejections=[Rejection(reason=rejection)])
         assert "unknown reason" not in pointsman.explain(Decision(candidates=[out]))
     assert "unknown reason" in pointsman.explain(Decision(endpoint="a@p"))
+
+
+def test_small_numbers_do_not_look_like_none() -> None:
+    """A small chance is not shown as no chance, a small cost not as no cost, and what was never observed as that."""
+    text = pointsman.explain(
+        Decision(
+            endpoint="a@p",
+            candidates=[
+                Candidate(endpoint="a@p", probability=0.996, cost_usd=0.0000123),
+                Candidate(endpoint="b@p", probability=0.004, cost_usd=0.0),
+                Candidate(endpoint="c@p"),
+            ],
+        )
+    )
+    first, _, a, b, c = (line.split() for line in text.splitlines())
+    assert first[-2:] == ["never", "observed)"]
+    assert (a[3], a[-1]) == ("$0.0000123", "100%")
+    assert (b[3], b[-1]) == ("$0.00", "<1%")
+    assert (c[3], c[-1]) == ("?", "0%")

@@ -63,8 +63,8 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         request_count_max = 7
         message_bytes_max = 2048
         shutdown_grace_s = 0
-        decision_memory_count = 0
-        attempt_count_max = 16
+        decision_memory_count = 7
+        attempt_count_max = 10
         ttft_timeout_s = 0.5
         api_keys_env = "CLIENT_KEYS"
         tls = { certificate_file = "crt.pem", key_file = "key.pem", client_ca_file = "ca.pem" }
@@ -113,8 +113,8 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         request_count_max=7,
         message_bytes_max=2048,
         shutdown_grace_s=0.0,
-        decision_memory_count=0,
-        attempt_count_max=16,
+        decision_memory_count=7,
+        attempt_count_max=10,
         ttft_timeout_s=0.5,
         api_keys=(Secret("one"), Secret("two")),
         tls=TlsSettings(

@@ -88,7 +88,7 @@ FAULTS = [
     (
         "[server]\nattempt_count_max = 17",
         "server.attempt_count_max",
-        "must be a whole number from 1 to 16, not 17",
+        "must be a whole number from 1 to 10, not 17",
     ),
     (
         f'[server]\napi_keys = ["{SECRET}"]',

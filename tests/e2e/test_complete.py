@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from typing import Literal
 
 import grpc
 import pytest
@@ -73,10 +74,9 @@ async def serving(*scripts: Script, extra: str = "") -> AsyncIterator[tuple[Runn
             yield server, upstreams
 
 
-async def events_of(server: Running, *, on_break: str = "fail") -> list[Event]:
+async def events_of(server: Running, *, on_break: Literal["fail", "restart"] = "fail") -> list[Event]:
     """All events of one completion."""
-    mode = "restart" if on_break == "restart" else "fail"
-    return [event async for event in server.client.complete("hi", router=IN_ORDER, on_break=mode)]
+    return [event async for event in server.client.complete("hi", router=IN_ORDER, on_break=on_break)]
 
 
 def kinds(events: list[Event]) -> list[str]:
@@ -143,6 +143,8 @@ async def test_the_upstream_gets_exactly_these_bytes() -> None:
                     {"role": "system", "content": "Be brief."},
                     {"role": "user", "content": "What is the weather in Oslo?"},
                 ],
+                "stream": True,
+                "stream_options": {"include_usage": True},
                 "tools": [
                     {
                         "type": "function",
@@ -153,8 +155,6 @@ async def test_the_upstream_gets_exactly_these_bytes() -> None:
                         },
                     }
                 ],
-                "stream": True,
-                "stream_options": {"include_usage": True},
                 "temperature": 0.5,
                 "max_completion_tokens": 64,
                 "stop": ["END"],
@@ -397,3 +397,16 @@ async def test_a_failing_endpoint_is_left_alone_after_a_while() -> None:
         assert decision.endpoint == "a@second"
         assert rejections["a@first"] == [routing_pb2.REJECTION_REASON_BREAKER_OPEN]
         assert len(upstreams[0].connections) == 5
+
+
+async def test_a_provider_that_is_down_does_not_use_up_the_attempts() -> None:
+    """After a failure the candidates at other providers come first, however many models the failing one has."""
+    down: Script = (ReadRequest(), Reset())
+    async with ScriptedUpstream(down) as ill, ScriptedUpstream(streaming("fine")) as well:
+        toml = endpoints({"down": ["a", "b", "c", "d"], "up": ["e"]}, urls_of(down=ill, up=well))
+        dear = toml.replace(
+            'provider = "up"\ninput_price_usd_per_mtok = 1.0', 'provider = "up"\ninput_price_usd_per_mtok = 9.0'
+        )
+        async with running(config_of(dear)) as server:
+            answer = await server.client.complete_text("hi", router="router@lowest-cost", max_attempt_count=2)
+            assert (answer.text, answer.endpoint) == ("fine", "e@up")

@@ -219,7 +219,9 @@ async def test_an_unknown_model_is_told_from_a_constraint(server: Running) -> No
 
 async def test_a_message_that_is_no_protobuf_is_an_invalid_argument(server: Running) -> None:
     """Bytes that don't decode end in our status with our reason, not in gRPC's UNKNOWN."""
-    call = server.channel.unary_unary("/pointsman.v1.RouterService/Route")
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
+        "/pointsman.v1.RouterService/Route"
+    )
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(b"\xff\xff\xff")
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

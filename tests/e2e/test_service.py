@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 from e2e.harness import Running, config_of, delta_event, endpoints, running, streaming, urls_of
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from pointsman import (
     AsyncClient,
     Delta,
@@ -129,25 +129,46 @@ async def test_watching_shows_everything_once_and_then_what_changes(server: Runn
         assert list(third.removed_endpoints) == ["a@south", "b@north"]
 
 
+async def health_of(channel: grpc.aio.Channel, service: str) -> int:
+    """What Check says of a service."""
+    check: grpc.aio.UnaryUnaryMultiCallable[HealthCheckRequest, HealthCheckResponse] = channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=HealthCheckRequest.SerializeToString,
+        response_deserializer=HealthCheckResponse.FromString,
+    )
+    return (await check(HealthCheckRequest(service=service))).status
+
+
 async def test_health_is_checked_and_watched(server: Running) -> None:
     """Both the server and its service report SERVING, to Check and to Watch."""
-    stub = health_pb2_grpc.HealthStub(server.channel)
+    watch: grpc.aio.UnaryStreamMultiCallable[HealthCheckRequest, HealthCheckResponse] = server.channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=HealthCheckRequest.SerializeToString,
+        response_deserializer=HealthCheckResponse.FromString,
+    )
     for name in ("", SERVICE_NAME):
-        checked = await stub.Check(health_pb2.HealthCheckRequest(service=name))
-        assert checked.status == health_pb2.HealthCheckResponse.SERVING
-        watch = stub.Watch(health_pb2.HealthCheckRequest(service=name))
-        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        watch.cancel()
+        assert await health_of(server.channel, name) == HealthCheckResponse.SERVING
+        call = watch(HealthCheckRequest(service=name))
+        async for response in call:
+            assert response.status == HealthCheckResponse.SERVING
+            break
+        call.cancel()
 
 
 async def test_reflection_lists_the_service(server: Running) -> None:
     """Tools such as grpcurl find the service without its proto."""
-    stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
-    async for response in stub.ServerReflectionInfo(iter([request])):
-        names = {service.name for service in response.list_services_response.service}
-        assert SERVICE_NAME in names
+    listing: grpc.aio.StreamStreamMultiCallable[ServerReflectionRequest, ServerReflectionResponse] = (
+        server.channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            request_serializer=ServerReflectionRequest.SerializeToString,
+            response_deserializer=ServerReflectionResponse.FromString,
+        )
+    )
+    call = listing(iter([ServerReflectionRequest(list_services="")]))
+    async for response in call:
+        assert SERVICE_NAME in {service.name for service in response.list_services_response.service}
         break
+    call.cancel()
 
 
 async def test_without_its_key_a_caller_is_turned_away() -> None:
@@ -160,8 +181,7 @@ async def test_without_its_key_a_caller_is_turned_away() -> None:
                 with pytest.raises(UnauthenticatedError) as caught:
                     await stranger.route("hi")
                 assert "key-123456" not in str(caught.value.status)
-        stub = health_pb2_grpc.HealthStub(server.channel)
-        assert (await stub.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+        assert await health_of(server.channel, "") == HealthCheckResponse.SERVING
 
 
 async def test_a_full_server_says_so_at_once() -> None:

@@ -85,7 +85,9 @@ def test_a_success_tells_both_latencies() -> None:
     assert runtime.error_rate < 0.02
 
 
-@pytest.mark.parametrize(("output_token_count", "duration_s"), [(None, 1.0), (0, 1.0), (1, 1.0), (50, 0.0)])
+@pytest.mark.parametrize(
+    ("output_token_count", "duration_s"), [(None, 1.0), (0, 1.0), (1, 1.0), (50, 0.0), (50, 0.001)]
+)
 def test_without_gaps_the_speed_stays_unknown(output_token_count: int | None, duration_s: float) -> None:
     """One token, an uncounted answer and an answer in one piece say nothing of the time between tokens."""
     tracker = RuntimeTracker()

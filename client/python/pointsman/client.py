@@ -47,6 +47,12 @@ _PAGE_SIZE = 1_000
 """Entries asked for at once: the most that the server gives."""
 
 
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+_Response_co = TypeVar("_Response_co", covariant=True)
+_Item = TypeVar("_Item")
+
+
 class _PageRequest(Protocol):
     page_token: str
 
@@ -55,11 +61,16 @@ class _Page(Protocol):
     next_page_token: str
 
 
+class _Call(Protocol[_Response_co]):
+    """What is needed of grpc's blocking call of a stream."""
+
+    def __iter__(self) -> Iterator[_Response_co]: ...
+
+    def cancel(self) -> object: ...
+
+
 _PageRequestT = TypeVar("_PageRequestT", bound=_PageRequest)
 _PageT = TypeVar("_PageT", bound=_Page)
-_Request = TypeVar("_Request")
-_Response = TypeVar("_Response")
-_Item = TypeVar("_Item")
 
 
 class AsyncClient:
@@ -295,7 +306,7 @@ class Client:
         arguments: GrpcCallArguments,
     ) -> Generator[_Item, None, None]:
         """What `read` finds in the responses of a call that lives no longer than this iterator, as `AsyncClient` has it."""
-        call = method(request, **arguments)
+        call: _Call[_Response] = method(request, **arguments)
         try:
             with translated_errors():
                 for response in call:

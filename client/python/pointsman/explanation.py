@@ -70,11 +70,12 @@ def headline(decision: Decision) -> str:
     """The choice in one line: the endpoint, why, by which router, and on how old an observation."""
     if not decision.endpoint:
         return f"no endpoint is eligible (router {decision.router} {decision.router_version})"
-    age = f"{seconds(decision.runtime_age):.1f} s ago" if decision.HasField("runtime_age") else "never"
+    age = seconds(decision.runtime_age)
+    observed = f"last observed {age:.1f} s ago" if decision.HasField("runtime_age") else "never observed"
     reason = _REASONS.get(decision.reason, "for an unknown reason")
     return (
         f"{decision.endpoint}: {reason} (router {decision.router} {decision.router_version}, "
-        f"{decision.input_token_count} input tokens, last observed {age})"
+        f"{decision.input_token_count} input tokens, {observed})"
     )
 
 
@@ -89,8 +90,12 @@ def candidate_cells(candidate: Candidate) -> tuple[str, ...]:
         latency_range(candidate.ttft),
         milliseconds(candidate.inter_token_latency.mean) if candidate.inter_token_latency.HasField("mean") else UNKNOWN,
         f"{candidate.utility:.4f}" if candidate.HasField("utility") else UNKNOWN,
-        f"{candidate.probability:.0%}",
+        _chance(candidate.probability),
     )
+
+
+def _chance(probability: float) -> str:
+    return "<1%" if 0 < probability < 0.005 else f"{probability:.0%}"
 
 
 def rejection_text(candidate: Candidate) -> str:

@@ -157,9 +157,9 @@ def _read_server(table: Table, context: _Context) -> ServerSettings:
         ),
         shutdown_grace_s=table.number("shutdown_grace_s", default.shutdown_grace_s, minimum=0.0, maximum=TIMEOUT_S_MAX),
         decision_memory_count=table.whole_number(
-            "decision_memory_count", default.decision_memory_count, minimum=0, maximum=10_000_000
+            "decision_memory_count", default.decision_memory_count, minimum=1, maximum=10_000_000
         ),
-        attempt_count_max=table.whole_number("attempt_count_max", default.attempt_count_max, minimum=1, maximum=16),
+        attempt_count_max=table.whole_number("attempt_count_max", default.attempt_count_max, minimum=1, maximum=10),
         ttft_timeout_s=read_timeout_s(table, "ttft_timeout_s", default.ttft_timeout_s),
         api_keys=_read_api_keys(table, context.environment),
         tls=_read_tls(table.table("tls"), context.directory) if "tls" in table else None,

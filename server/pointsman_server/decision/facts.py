@@ -22,18 +22,19 @@ def request_facts(conversation: Conversation) -> RequestFacts:
     needed: set[Capability] = set()
     for message in conversation.messages:
         token_count += MESSAGE_TOKEN_COUNT
-        byte_count += sum(len(call.name) + _bytes(call.arguments_json) for call in message.tool_calls)
+        byte_count += sum(len(call.name) + utf8_length(call.arguments_json) for call in message.tool_calls)
         for part in message.parts:
             match part:
                 case TextPart(text):
-                    byte_count += _bytes(text)
+                    byte_count += utf8_length(text)
                 case ImagePart():
                     token_count += IMAGE_TOKEN_COUNT
                     needed.add(Capability.IMAGE_INPUT)
     for tool in conversation.tools:
-        byte_count += len(tool.name) + _bytes(tool.description) + _bytes(tool.parameters_json_schema)
+        byte_count += len(tool.name) + utf8_length(tool.description) + utf8_length(tool.parameters_json_schema)
     if conversation.tools and conversation.tool_choice.mode is not ToolChoiceMode.NONE:
         needed.add(Capability.TOOLS)
+    byte_count += utf8_length(conversation.response_format.json_schema or "")
     match conversation.response_format.kind:
         case ResponseFormatKind.JSON_OBJECT:
             needed.add(Capability.JSON_OBJECT)
@@ -48,11 +49,11 @@ def request_facts(conversation: Conversation) -> RequestFacts:
     )
 
 
-def estimated_token_count(character_count: int) -> int:
-    """Tokens of an answer whose provider does not count them."""
-    return -(-character_count // BYTES_PER_TOKEN)
+def estimated_token_count(byte_count: int) -> int:
+    """Tokens of an answer whose provider does not count them, by its length in UTF-8."""
+    return -(-byte_count // BYTES_PER_TOKEN)
 
 
-def _bytes(text: str) -> int:
+def utf8_length(text: str) -> int:
     """Length in UTF-8, without encoding what is ASCII already."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

@@ -27,6 +27,8 @@ from pointsman_server.decision.types import (
 
 RELAXATION_COUNT_MAX = 3
 """How many relaxations are offered: more would be a list to study, not an answer."""
+NEGLIGIBLE = 1e-30
+"""Values below it are relaxed to 0: no metric of ours is that small, and powers of ten stay within the range of floats."""
 LISTED_NAME_COUNT = 4
 """How many names of an allow list a rejection repeats: enough to recognise the list by."""
 RELAXED_DIGIT_COUNT = 3
@@ -167,7 +169,7 @@ def relaxations(drafts: Sequence[Draft]) -> tuple[Relaxation, ...]:
 
 def loosened(bound: Bound, actual: float) -> Bound:
     """`bound` with a limit, rounded outward, that `actual` satisfies."""
-    if actual == 0.0:
+    if actual < NEGLIGIBLE:
         rounded = 0.0
     else:
         step = 10.0 ** (math.floor(math.log10(actual)) - RELAXED_DIGIT_COUNT + 1)

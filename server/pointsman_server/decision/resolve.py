@@ -15,6 +15,10 @@ from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterAlternat
 from pointsman_server.decision.types import Endpoint, Exploration, Policy, SearchSpace
 from pointsman_server.errors import FieldViolation, InvalidRequestError
 
+UNKNOWN_NAME_COUNT_MAX = 100
+"""A request with more unknown names gets the first hundred: enough to mend it by, and a bounded answer."""
+HINT_COUNT_MAX = 3
+"""Names for which similar ones are looked up, which takes up to a millisecond a thousand names of the catalog."""
 DEFAULT_ROUTER_NAME = "default"
 """The router that serves requests which name none."""
 
@@ -108,17 +112,21 @@ def _unknown_head(head: str, routers: Mapping[str, NamedRouter], known: KnownNam
 def _unknown_names(alternative: RouterAlternative, known: KnownNames, path: str) -> list[FieldViolation]:
     """Names in the lists of what is allowed that the catalog does not have. To skip what is not there is no fault."""
     space = alternative.space
-    return [
-        FieldViolation(
-            f"{path}.{key}" if path.endswith("constraints") else path,
-            f"the catalog has no {key.removesuffix('s')} {name!r}{_near(name, names)}",
-        )
+    unknown = [
+        (key, name, names)
         for key, listed, names in (
             ("models", space.models, known.models),
             ("providers", space.providers, known.providers),
             ("endpoints", space.endpoints, known.endpoints),
         )
         for name in sorted(listed - names)
+    ]
+    return [
+        FieldViolation(
+            f"{path}.{key}" if path.endswith("constraints") else path,
+            f"the catalog has no {key.removesuffix('s')} {name!r}{_near(name, names) if index < HINT_COUNT_MAX else ''}",
+        )
+        for index, (key, name, names) in enumerate(unknown[:UNKNOWN_NAME_COUNT_MAX])
     ]
 
 

@@ -50,9 +50,9 @@ SPACE_LISTS = ("models", "providers", "endpoints", "skip_models", "skip_provider
 _BOUND = re.compile(r"([a-z0-9-]+)(?:\.p([0-9.]+))?(<=|>=|<|>)(.*)", re.DOTALL)
 _OBJECTIVE = re.compile(r"(highest|lowest)-(.*)", re.DOTALL)
 _PAIR = re.compile(r"([a-z_0-9-]+):(.*)", re.DOTALL)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:+-]{0,127}")
-_ENDPOINT_NAME = re.compile(rf"{_NAME.pattern}@{_NAME.pattern}")
-_LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/-]{0,62})=([A-Za-z0-9][A-Za-z0-9._/-]{0,62})")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:+-]{0,127}")
+ENDPOINT_NAME_PATTERN = re.compile(rf"{NAME_PATTERN.pattern}@{NAME_PATTERN.pattern}")
+LABEL_PATTERN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._/-]{0,62})=([A-Za-z0-9][A-Za-z0-9._/-]{0,62})")
 
 
 class RouterStringError(PointsmanError):
@@ -108,7 +108,7 @@ def parse_router_string(text: str) -> RouterString:
 
 def _parse_alternative(text: str, position: int) -> RouterAlternative:
     head, at, tail = text.partition("@")
-    if _NAME.fullmatch(head) is None:
+    if NAME_PATTERN.fullmatch(head) is None:
         raise RouterStringError(
             f"{_shown(head)} is no name; expected router, the name of a router, or the name of a model", position
         )
@@ -116,7 +116,7 @@ def _parse_alternative(text: str, position: int) -> RouterAlternative:
     if not at:
         return alternative
     position += len(head) + 1
-    if _OBJECTIVE.fullmatch(tail) is None and _NAME.fullmatch(tail) is not None and ":" not in tail:
+    if _OBJECTIVE.fullmatch(tail) is None and NAME_PATTERN.fullmatch(tail) is not None and ":" not in tail:
         return replace(alternative, space=SearchSpace(providers=frozenset({tail})))
     weights: dict[Metric, float] = {}
     items = tail.split("|")
@@ -143,6 +143,8 @@ def _parse_item(
         if weights or alternative.preference is not None:
             raise RouterStringError("an objective stands alone: no second objective and no weights", position)
         metric = _metric(match[2], position + match.start(2))
+        if metric is Metric.RELATIVE_QUALITY:
+            raise RouterStringError("relative-quality is relative to the best; seek quality", position)
         return replace(alternative, preference=Objective(metric, Direction(match[1])))
     if (match := _PAIR.fullmatch(item)) is None:
         raise RouterStringError(
@@ -154,7 +156,7 @@ def _parse_item(
     if key in SPACE_LISTS:
         if getattr(alternative.space, key):
             raise RouterStringError(f"{key} is listed twice", position)
-        pattern = _ENDPOINT_NAME if key.endswith("endpoints") else _NAME
+        pattern = ENDPOINT_NAME_PATTERN if key.endswith("endpoints") else NAME_PATTERN
         names = frozenset(_list(value, pattern, key, value_position))
         return replace(alternative, space=replace(alternative.space, **{key: names}))
     if key == "capabilities":
@@ -162,7 +164,7 @@ def _parse_item(
         names = frozenset(_list(value, re.compile(known), key, value_position))
         return replace(alternative, capabilities=alternative.capabilities | {Capability(name) for name in names})
     if key == "labels":
-        pairs = (_LABEL.fullmatch(pair) for pair in _list(value, _LABEL, key, value_position))
+        pairs = (LABEL_PATTERN.fullmatch(pair) for pair in _list(value, LABEL_PATTERN, key, value_position))
         return replace(alternative, labels=alternative.labels | {(pair[1], pair[2]) for pair in pairs if pair})
     _parse_weight(key, value, alternative, weights, position)
     return alternative

@@ -43,6 +43,8 @@ from pointsman_server.errors import (
 DOMAIN = "pointsman"
 DETAILS_BYTES_MAX = 5_000
 """Details travel base64-coded in a trailer, and gRPC clients take 8 KiB of metadata by default."""
+MESSAGE_LENGTH_MAX = 1_000
+"""Characters of a status message, so that the details still fit beside it."""
 RETRY_AFTER_DEFAULT_S = 1.0
 """When to come back if no endpoint says when: about the time in which a breaker lets a trial through."""
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
@@ -93,7 +95,8 @@ def _status(
 ) -> Failure:
     name = error_reason_pb2.ErrorReason.Name(reason)
     information = ErrorInfo(reason=name, domain=DOMAIN, metadata=metadata)
-    return Failure(code, message, name, (information, *details))
+    short = message if len(message) <= MESSAGE_LENGTH_MAX else f"{message[:MESSAGE_LENGTH_MAX]}..."
+    return Failure(code, short, name, (information, *details))
 
 
 @singledispatch

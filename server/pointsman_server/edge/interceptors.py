@@ -61,7 +61,7 @@ def current_span() -> RequestSpan:
     return _current_span.get()
 
 
-class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic for the type checker alone
+class GuardInterceptor(grpc.aio.ServerInterceptor):
     """Guards the methods of one service; other services (health, reflection) pass untouched."""
 
     def __init__(
@@ -90,17 +90,16 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
+    ) -> Handler | None:
         """Wraps the handler of a method of the service."""
         handler = await continuation(handler_call_details)
         method: str = handler_call_details.method
         # No handler: the method does not exist, and gRPC answers UNIMPLEMENTED.
-        known = cast("AioHandler | None", handler)
-        if known is None or not method.startswith(self._prefix):
+        if handler is None or not method.startswith(self._prefix):
             return handler
-        return self._guarded(known, method.removeprefix("/"))
+        return self._guarded(cast("AioHandler", handler), method.removeprefix("/"))
 
     def _guarded(self, handler: AioHandler, method: str) -> Handler:
         """The same handler, fed with bytes: what can't be decoded must end in a status of ours."""

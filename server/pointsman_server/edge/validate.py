@@ -16,7 +16,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message as ProtoMessage
 from pointsman.v1 import chat_pb2, router_service_pb2, routing_pb2
 
-from pointsman_server.decision.router_string import RouterStringError, parse_router_string
+from pointsman_server.decision.router_string import (
+    ENDPOINT_NAME_PATTERN,
+    LABEL_PATTERN,
+    NAME_PATTERN,
+    RouterStringError,
+    parse_router_string,
+)
 from pointsman_server.decision.types import QUANTILE_MAX, QUANTILE_MIN
 from pointsman_server.errors import FieldViolation, InvalidRequestError
 
@@ -157,9 +163,10 @@ def validate_watch(request: router_service_pb2.WatchEndpointsRequest) -> None:
     """
     violations = Violations()
     violations.count("endpoints", request.endpoints, ENDPOINT_COUNT_MAX)
-    interval_s = violations.duration_s("request", request, "min_interval")
-    if interval_s is not None and not WATCH_INTERVAL_MIN_S <= interval_s <= WATCH_INTERVAL_MAX_S:
-        violations.add("min_interval", f"is {interval_s:g} s; expected 0.1 s to 3600 s")
+    if request.HasField("min_interval"):
+        interval_s = request.min_interval.seconds + request.min_interval.nanos / 1e9
+        if not WATCH_INTERVAL_MIN_S <= interval_s <= WATCH_INTERVAL_MAX_S:
+            violations.add("min_interval", f"is {interval_s:g} s; expected 0.1 s to 3600 s")
     violations.check()
 
 
@@ -343,15 +350,19 @@ def _routing(routing: routing_pb2.Routing, violations: Violations) -> None:
 
 
 def _constraints(path: str, constraints: routing_pb2.Constraints, violations: Violations) -> None:
-    for name, maximum in (
-        ("models", MODEL_COUNT_MAX),
-        ("providers", PROVIDER_COUNT_MAX),
-        ("endpoints", ENDPOINT_COUNT_MAX),
-        ("skip_models", MODEL_COUNT_MAX),
-        ("skip_providers", PROVIDER_COUNT_MAX),
-        ("skip_endpoints", ENDPOINT_COUNT_MAX),
+    for name, maximum, pattern in (
+        ("models", MODEL_COUNT_MAX, NAME_PATTERN),
+        ("providers", PROVIDER_COUNT_MAX, NAME_PATTERN),
+        ("endpoints", ENDPOINT_COUNT_MAX, ENDPOINT_NAME_PATTERN),
+        ("skip_models", MODEL_COUNT_MAX, NAME_PATTERN),
+        ("skip_providers", PROVIDER_COUNT_MAX, NAME_PATTERN),
+        ("skip_endpoints", ENDPOINT_COUNT_MAX, ENDPOINT_NAME_PATTERN),
     ):
-        violations.count(f"{path}.{name}", getattr(constraints, name), maximum)
+        listed = getattr(constraints, name)
+        if violations.count(f"{path}.{name}", listed, maximum):
+            for index, each in enumerate(listed):
+                if pattern.fullmatch(each) is None:
+                    violations.add(f"{path}.{name}[{index}]", "is not a name that a catalog can have")
     for name in ("quality", "relative_quality"):
         bound = getattr(constraints, name)
         _range(f"{path}.{name}", bound, 1.0, violations)
@@ -379,8 +390,8 @@ def _constraints(path: str, constraints: routing_pb2.Constraints, violations: Vi
             _enum(f"{path}.capabilities[{index}]", capability, routing_pb2.Capability, violations)
     if violations.count(f"{path}.labels", constraints.labels, LABEL_COUNT_MAX):
         for index, label in enumerate(constraints.labels):
-            if not label.key or not label.value:
-                violations.add(f"{path}.labels[{index}]", "needs a key and a value")
+            if LABEL_PATTERN.fullmatch(f"{label.key}={label.value}") is None:
+                violations.add(f"{path}.labels[{index}]", "needs a key and a value that a catalog can have")
 
 
 def _range(

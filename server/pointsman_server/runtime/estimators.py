@@ -25,7 +25,7 @@ from ddsketch import DDSketch
 from pointsman_server.decision.types import Latency
 
 DURATION_S_MIN = 1e-5
-"""Shorter durations are taken for this: tokens that arrive in one burst are 10 us apart, not nothing."""
+"""Shorter durations are taken for this: a logarithm needs a floor, and a clock read twice shows no less."""
 DURATION_S_MAX = 3600.0
 """Longer durations are taken for this: no call lives longer, and one absurd report must not reach the quantiles."""
 

@@ -40,6 +40,8 @@ RATE_LIMIT_S_DEFAULT = 5.0
 and a few seconds give back a share of either."""
 RATE_LIMIT_S_MAX = 60.0
 """A longer Retry-After is cut to this: the limits of a day are worth a try each minute, since others share them."""
+BURST_GAP_S = 1e-4
+"""Tokens that come faster come out of a buffer and show no speed: no model writes 10,000 tokens per second."""
 READ_TICK_S = 1.0
 """What changes with time alone is projected in steps of this: at most one recomputation per endpoint and second."""
 
@@ -155,7 +157,7 @@ class _Endpoint:
         One token has no gap, and an answer that came in one piece shows none.
         """
         gap_count = token_count - 1
-        if gap_count < 1 or duration_s <= 0.0:
+        if gap_count < 1 or duration_s < BURST_GAP_S * gap_count:
             return
         # A mean of n gaps, each of which varies by about its own size, varies by 1/n.
         self._inter_token.observe(duration_s / gap_count, now_s=now_s, noise_variance=1.0 / gap_count)
@@ -212,7 +214,7 @@ class Attempt:
         endpoint.in_flight_count += 1
 
     def first_token(self, now_s: float) -> None:
-        """The first piece of the answer has come. At most once."""
+        """The first piece of the answer has come. At most once, and not at all for an answer that comes as a whole."""
         assert not self._is_over, "the attempt is over"
         assert self._first_token_s is None, "there is one first token"
         self._first_token_s = now_s

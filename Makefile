@@ -1,0 +1,86 @@
+# Everything is done in .venv, which is made on first use: no other preparation than Python 3.11 or newer and, for
+# nothing but their own targets, the tools that those name.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Lists the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+$(VENV)/bin/python:
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit("Pointsman needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV)
+
+$(DEMO_STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing Pointsman's server into $(VENV) (about 200 MB, a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server]'
+	@touch $@
+
+$(STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing Pointsman with its development tools into $(VENV) (about 800 MB, a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(DEMO_STAMP)
+
+.PHONY: setup
+setup: $(STAMP) ## Creates .venv with everything that development needs.
+
+.PHONY: demo
+demo: $(DEMO_STAMP) ## Routes real prompts among simulated providers and leaves the server running. ARGS=--once ends by itself.
+	@$(BIN)/pointsman demo $(ARGS)
+
+.PHONY: test
+test: check-tools ## Checks and tests everything that CI does.
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check-tools
+check-tools: $(STAMP)
+
+.PHONY: check
+check: $(STAMP) lint types ## Formatting, lint, types, imports, protocol.
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/buf lint proto
+	@$(BIN)/hadolint Dockerfile
+
+.PHONY: lint
+lint: $(STAMP)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+.PHONY: types
+types: $(STAMP)
+	@$(BIN)/mypy
+	@$(BIN)/mypy --explicit-package-bases tests benchmarks tools
+
+.PHONY: format
+format: $(STAMP) ## Formats the code and applies the safe fixes of the linter.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: stubs
+stubs: $(STAMP) ## Generates client/python/pointsman/v1 from proto/.
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/generate_stubs.py
+
+.PHONY: artifact
+artifact: $(STAMP) ## Trains the shipped quality model anew. DATA=folder of prompts.parquet and outcomes.parquet.
+	@$(BIN)/python -m pointsman_server.training.build --data $(DATA) --out server/pointsman_server/quality/builtin
+
+.PHONY: bench-overhead
+bench-overhead: $(STAMP) ## Measures what Route and Complete cost, beside a bare gRPC echo and a bare httpx call.
+	@$(BIN)/python benchmarks/overhead.py $(ARGS)
+
+.PHONY: bench-quality
+bench-quality: $(STAMP) ## Measures what a quality prediction costs.
+	@$(BIN)/python benchmarks/quality_latency.py $(ARGS)
+
+.PHONY: clean
+clean: ## Removes what was made here, .venv included.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
