@@ -299,7 +299,7 @@ def sample_failures() -> dict[str, Failure]:
         failure_of(NoEligibleEndpointError(decision_without_choice(EndpointRuntime(), too_dear))),
         failure_of(EndpointsUnavailableError(down, retry_after_s=2.5, rate_limited=False)),
         failure_of(EndpointsUnavailableError(limited, retry_after_s=7.0, rate_limited=True)),
-        failure_of(AttemptsExhaustedError((server_error,), decision_id=DECISION_ID, retry_after_s=None)),
+        failure_of(AttemptsExhaustedError((server_error,), decision_id=DECISION_ID, retry_after_s=1.0)),
         failure_of(StreamBrokenError(silent, delta_count=17, character_count=311)),
         failure_of(OverloadedError(limit=1000, retry_after_s=0.5)),
         failure_of(UnauthenticatedError()),
@@ -353,7 +353,7 @@ def test_exhausted_attempts_have_the_status_that_they_have_in_common(
     """All rate limited: RESOURCE_EXHAUSTED. All refused: FAILED_PRECONDITION, without a time to come back. Anything
     else: UNAVAILABLE."""
     failures = tuple(attempt_failure(UpstreamErrorKind(kind), "it failed") for kind in kinds)
-    failure = failure_of(AttemptsExhaustedError(failures, decision_id=DECISION_ID, retry_after_s=None))
+    failure = failure_of(AttemptsExhaustedError(failures, decision_id=DECISION_ID, retry_after_s=1.0))
     assert failure.code.name == code
     assert [detail.DESCRIPTOR.name for detail in failure.details] == ["ErrorInfo", *details]
 

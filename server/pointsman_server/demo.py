@@ -21,6 +21,7 @@ from pointsman import (
     AttemptFailed,
     AttemptStarted,
     Candidate,
+    Conversation,
     Decision,
     Delta,
     Done,
@@ -46,6 +47,8 @@ DEFAULT_PORT = 50061
 WARM_UP_ROUND_COUNT = 3
 """Short answers asked of every endpoint first, so that latencies are measured rather than unknown."""
 WARM_UP_TOKEN_COUNT = 12
+TRAFFIC_COUNT_MAX = 20
+"""Requests that open the breakers of a provider's endpoints: five failures each."""
 STREAM_TOKEN_COUNT = 60
 SEED = 1
 """Of every draw among near-ties, so that the tour is the same each time as far as measured latencies are."""
@@ -116,11 +119,11 @@ ROUTERS = (
     ("best", "the best predicted answer, whatever it costs"),
     ("cheap", "the cheapest that is at least 90 % as good as the best"),
     ("router@lowest-ttft", "the fastest first token"),
-    ("router@q:1|rc:5|labels:region=eu,retention=none", "only in the EU, nothing kept"),
-    ("router@q:1|rc:50|skip_providers:sim-north", "quality, with cost at ten times the weight, never at sim-north"),
+    ("router@q:1|rc:20|labels:region=eu,retention=none", "only in the EU, nothing kept"),
+    ("router@q:1|rc:200|skip_providers:sim-north", "quality, with cost at ten times the weight, never at sim-north"),
     ("llama-3.1-70b-instruct@lowest-itl", "one model, wherever it streams fastest"),
 )
-IMPOSSIBLE_ROUTER = "router@lowest-cost|c<0.01|q>0.3"
+IMPOSSIBLE_ROUTER = "router@lowest-cost|c<0.1|q>0.85"
 
 
 async def run(*, once: bool) -> int:
@@ -168,7 +171,7 @@ async def _tour(
 
 async def _warm_up(console: Console, client: AsyncClient, names: Sequence[str]) -> None:
     """Asks every endpoint for short answers, so that decisions rest on measured latencies."""
-    short = conversation("Say hello.", sampling=SamplingOptions(max_output_token_count=WARM_UP_TOKEN_COUNT))
+    short = _limited("Say hello.", WARM_UP_TOKEN_COUNT)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Measuring each endpoint", total=len(names) * WARM_UP_ROUND_COUNT)
 
@@ -244,35 +247,40 @@ async def _show_stream(console: Console, client: AsyncClient) -> None:
 
 
 async def _show_failover(console: Console, client: AsyncClient, simulated: SimulatedProviders) -> None:
-    decision = await client.route(PROMPTS[7].text, seed=SEED)
+    asked = _limited(PROMPTS[7].text, STREAM_TOKEN_COUNT)
+    decision = await client.route(asked, seed=SEED)
     _heading(console, f"5. {decision.provider} goes down, just as it is chosen")
     simulated.set_outage(decision.provider, OutageKind.RESET)
     await _stream(console, client, PROMPTS[7].text, router="default")
     again = await _route_until_left_alone(client, decision)
     console.print(
-        f"{decision.provider} fails again and again, so its breaker opens: the same prompt now goes to"
+        f"{decision.provider} fails again and again, so the breakers of its endpoints open: the same prompt now goes to"
         f" [bold green]{again.endpoint}[/bold green] at once."
     )
     simulated.set_outage(decision.provider, None)
-    console.print(f"{decision.provider} is up again. One trial call will tell, a few seconds from now.")
+    console.print(f"{decision.provider} is up again. A trial call each will tell, a few seconds from now.")
 
 
 async def _route_until_left_alone(client: AsyncClient, before: Decision) -> Decision:
-    """Sends a few more answers its way, as traffic would, until the breaker has seen enough."""
-    short = conversation(PROMPTS[7].text, sampling=SamplingOptions(max_output_token_count=WARM_UP_TOKEN_COUNT))
-    for _ in range(10):
-        decision = await client.route(PROMPTS[7].text, seed=SEED)
+    """Sends a few more requests its way, as traffic would, until the breakers have seen enough."""
+    asked = _limited(PROMPTS[7].text, WARM_UP_TOKEN_COUNT)
+    for _ in range(TRAFFIC_COUNT_MAX):
+        decision = await client.route(asked, seed=SEED)
         if decision.provider != before.provider:
-            return decision
-        await client.complete_text(short, omit_candidates=True, seed=SEED)
-    return await client.route(PROMPTS[7].text, seed=SEED)
+            break
+        await client.complete_text(asked, omit_candidates=True, seed=SEED)
+    return await client.route(asked, seed=SEED)
+
+
+def _limited(prompt: str, token_count_max: int) -> Conversation:
+    """A user's turn with a limit on the answer, so that the tour goes on."""
+    return conversation(user(prompt), sampling=SamplingOptions(max_output_token_count=token_count_max))
 
 
 async def _stream(console: Console, client: AsyncClient, prompt: str, *, router: str) -> None:
     """Streams one answer to the console, with what happens around it."""
-    limited = conversation(user(prompt), sampling=SamplingOptions(max_output_token_count=STREAM_TOKEN_COUNT))
     console.print(f"[dim]{prompt}[/dim]")
-    async for event in client.complete(limited, router=router, seed=SEED):
+    async for event in client.complete(_limited(prompt, STREAM_TOKEN_COUNT), router=router, seed=SEED):
         match event:
             case Decision():
                 eligible_count = sum(1 for candidate in event.candidates if candidate.rank)

@@ -213,7 +213,7 @@ class AttemptFailure:
 class AttemptsExhaustedError(PointsmanError):
     """Every attempt failed, and nothing had been sent to the caller yet."""
 
-    def __init__(self, failures: tuple[AttemptFailure, ...], *, decision_id: str, retry_after_s: float | None) -> None:
+    def __init__(self, failures: tuple[AttemptFailure, ...], *, decision_id: str, retry_after_s: float) -> None:
         assert failures, "without an attempt there is nothing to exhaust"
         self.failures = failures
         self.decision_id = decision_id

@@ -312,11 +312,11 @@ class Router:
             cost_estimated=any(usage.estimated for usage in usages),
         )
 
-    def _soonest_retry_s(self, candidates: tuple[Candidate, ...]) -> float | None:
+    def _soonest_retry_s(self, candidates: tuple[Candidate, ...]) -> float:
         """When the first of these endpoints may be called again, as far as that is known."""
         snapshot = self.tracker.snapshot(self._clock_s())
         waits = [snapshot.of(candidate.endpoint.name).retry_after_s for candidate in candidates]
-        return min((wait_s for wait_s in waits if wait_s is not None), default=None)
+        return min((wait_s for wait_s in waits if wait_s is not None), default=RETRY_AFTER_DEFAULT_S)
 
 
 def next_to_try(remaining: Sequence[Candidate], failures: Sequence[AttemptFailure]) -> Candidate:

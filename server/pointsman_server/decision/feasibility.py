@@ -16,6 +16,7 @@ from pointsman_server.decision.types import (
     Bound,
     BoundChange,
     BreakerState,
+    Capability,
     Endpoint,
     Policy,
     Rejection,
@@ -29,6 +30,8 @@ RELAXATION_COUNT_MAX = 3
 """How many relaxations are offered: more would be a list to study, not an answer."""
 NEGLIGIBLE = 1e-30
 """Values below it are relaxed to 0: no metric of ours is that small, and powers of ten stay within the range of floats."""
+EVERYWHERE = SearchSpace()
+"""The search space that allows every endpoint."""
 LISTED_NAME_COUNT = 4
 """How many names of an allow list a rejection repeats: enough to recognise the list by."""
 RELAXED_DIGIT_COUNT = 3
@@ -42,7 +45,8 @@ def reject(drafts: Sequence[Draft], policy: Policy, facts: RequestFacts) -> list
     search space, with the capabilities, labels and context it needs. Health and the other bounds don't move it, so
     that tightening one of them never makes another endpoint eligible.
     """
-    structural = [_structural(draft.endpoint, policy, facts) for draft in drafts]
+    needed = sorted(policy.capabilities | facts.capabilities)
+    structural = [_structural(draft.endpoint, policy, facts, needed) for draft in drafts]
     means = [
         draft.quality.mean
         for draft, rejections in zip(drafts, structural, strict=True)
@@ -55,26 +59,29 @@ def reject(drafts: Sequence[Draft], policy: Policy, facts: RequestFacts) -> list
     ]
 
 
-def _structural(endpoint: Endpoint, policy: Policy, facts: RequestFacts) -> tuple[Rejection, ...]:
+def _structural(
+    endpoint: Endpoint, policy: Policy, facts: RequestFacts, needed: Sequence[Capability]
+) -> tuple[Rejection, ...]:
     """Reasons that lie in what the endpoint is, not in what is expected of it."""
     rejections: list[Rejection] = []
     if rejection := _outside(endpoint, policy.space):
         rejections.append(rejection)
-    rejections.extend(
+    rejections += [
         Rejection(RejectionReason.MISSING_CAPABILITY, f"capabilities:{capability.value}")
-        for capability in sorted(policy.capabilities | facts.capabilities)
+        for capability in needed
         if capability not in endpoint.capabilities
-    )
-    rejections.extend(_label_mismatches(endpoint, policy.labels))
+    ]
+    if policy.labels:
+        rejections += _label_mismatches(endpoint, policy.labels)
     wanted = facts.output_token_count_max
     if endpoint.output_token_count_max is not None and wanted is not None and wanted > endpoint.output_token_count_max:
         constraint = f"max_output_token_count={wanted}"
         rejections.append(
             Rejection(RejectionReason.OUTPUT_TOO_SHORT, constraint, actual=float(endpoint.output_token_count_max))
         )
-    needed = facts.input_token_count + (1 if wanted is None else wanted)
-    if endpoint.context_token_count_max is not None and needed > endpoint.context_token_count_max:
-        constraint = f"context_token_count>={needed}"
+    token_count = facts.input_token_count + (1 if wanted is None else wanted)
+    if endpoint.context_token_count_max is not None and token_count > endpoint.context_token_count_max:
+        constraint = f"context_token_count>={token_count}"
         rejections.append(
             Rejection(RejectionReason.CONTEXT_TOO_SHORT, constraint, actual=float(endpoint.context_token_count_max))
         )
@@ -82,6 +89,8 @@ def _structural(endpoint: Endpoint, policy: Policy, facts: RequestFacts) -> tupl
 
 
 def _outside(endpoint: Endpoint, space: SearchSpace) -> Rejection | None:
+    if space == EVERYWHERE:
+        return None
     for key, allowed, name in (
         ("models", space.models, endpoint.model),
         ("providers", space.providers, endpoint.provider),

@@ -137,6 +137,8 @@ def _near(name: str, known: frozenset[str]) -> str:
 
 def _merged(base: Policy, asked: RouterAlternative, path: str, violations: list[FieldViolation]) -> Policy:
     """`base` with what is asked on top."""
+    if asked == RouterAlternative(asked.head):
+        return base
     allowed: dict[str, frozenset[str]] = {}
     for item in fields(SearchSpace):
         ours: frozenset[str] = getattr(base.space, item.name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from itertools import pairwise
+from typing import NamedTuple
 
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 
@@ -347,9 +348,11 @@ class Rejection:
     """The value that violates it, canonical unit; None when unknown or not a number."""
 
 
-@dataclass(frozen=True, slots=True)
-class UtilityTerm:
-    """One summand of a candidate's utility."""
+class UtilityTerm(NamedTuple):
+    """One summand of a candidate's utility.
+
+    A tuple, because a decision over 20 endpoints makes 80 of them, in a third of the time that a dataclass takes.
+    """
 
     metric: Metric
     weight: float

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pointsman_server.decision.estimate import Draft, expectation
+from pointsman_server.decision.estimate import EXPECTATIONS, Draft
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.types import (
     DEFAULT_PREFERENCE,
@@ -43,13 +43,13 @@ def rank(drafts: Sequence[Draft], preference: Preference) -> list[Draft]:
         case Weights():
             for draft, terms in zip(drafts, weigh(drafts, preference), strict=True):
                 draft.terms = terms
-                draft.utility = sum(term.contribution for term in terms)
+                draft.utility = sum([term.contribution for term in terms])
             tie_breaker = {}
     return sorted(
         drafts,
         key=lambda draft: (
             -utility_of(draft),
-            sum(term.assumed for term in draft.terms),
+            [term.assumed for term in draft.terms].count(True),
             -tie_breaker.get(draft.endpoint.name, 0.0),
             draft.endpoint.name,
         ),
@@ -66,20 +66,30 @@ def weigh(drafts: Sequence[Draft], weights: Weights) -> list[tuple[UtilityTerm, 
     """The terms of each draft's utility, in the order of the weights."""
     columns: list[list[UtilityTerm]] = []
     for metric, weight in weights.by_metric:
-        values = [expectation(draft, metric) for draft in drafts]
-        assumed = _middle([value for value in values if value is not None], metric)
-        if assumed is None:
-            continue
+        value_of = EXPECTATIONS[metric]
+        values = [value_of(draft) for draft in drafts]
         signed = weight if METRIC_SPECS[metric].higher_is_better else -weight
-        columns.append(
-            [
-                UtilityTerm(metric, weight, assumed, assumed=True, contribution=signed * assumed)
-                if value is None
-                else UtilityTerm(metric, weight, value, assumed=False, contribution=signed * value)
-                for value in values
-            ]
-        )
-    return list(zip(*columns, strict=True)) if columns else [()] * len(drafts)
+        if None in values:
+            columns.append(_with_assumed(metric, weight, signed, values))
+        else:
+            columns.append(
+                [UtilityTerm(metric, weight, value, False, signed * value) for value in values if value is not None]
+            )
+    known = [column for column in columns if column]
+    return list(zip(*known, strict=True)) if known else [()] * len(drafts)
+
+
+def _with_assumed(metric: Metric, weight: float, signed: float, values: Sequence[float | None]) -> list[UtilityTerm]:
+    """The terms of one metric, what is unknown assumed; none if all is unknown."""
+    assumed = _middle([value for value in values if value is not None], metric)
+    if assumed is None:
+        return []
+    return [
+        UtilityTerm(metric, weight, assumed, assumed=True, contribution=signed * assumed)
+        if value is None
+        else UtilityTerm(metric, weight, value, assumed=False, contribution=signed * value)
+        for value in values
+    ]
 
 
 def _middle(known: list[float], metric: Metric) -> float | None:
@@ -95,7 +105,7 @@ def _middle(known: list[float], metric: Metric) -> float | None:
 
 def _sought(drafts: Sequence[Draft], objective: Objective) -> tuple[list[float | None], list[float]]:
     """Each draft's value of the sought metric, and what stands for an unknown one: the least sought of the known."""
-    values = [expectation(draft, objective.metric) for draft in drafts]
+    values = [EXPECTATIONS[objective.metric](draft) for draft in drafts]
     known = [value for value in values if value is not None]
     least_sought = min if objective.direction is Direction.HIGHEST else max
     return values, [least_sought(known, default=0.0)] * len(drafts)

@@ -45,8 +45,6 @@ DETAILS_BYTES_MAX = 5_000
 """Details travel base64-coded in a trailer, and gRPC clients take 8 KiB of metadata by default."""
 MESSAGE_LENGTH_MAX = 1_000
 """Characters of a status message, so that the details still fit beside it."""
-RETRY_AFTER_DEFAULT_S = 1.0
-"""When to come back if no endpoint says when: about the time in which a breaker lets a trial through."""
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -263,8 +261,7 @@ def _(error: AttemptsExhaustedError) -> Failure:
         # Trying again changes nothing until the request or the configuration does.
         code = grpc.StatusCode.FAILED_PRECONDITION
     if code is not grpc.StatusCode.FAILED_PRECONDITION:
-        wait_s = RETRY_AFTER_DEFAULT_S if error.retry_after_s is None else error.retry_after_s
-        details.append(RetryInfo(retry_delay=duration(wait_s)))
+        details.append(RetryInfo(retry_delay=duration(error.retry_after_s)))
     attempts = routing_pb2.AttemptsExhausted(
         decision_id=error.decision_id, attempts=[attempt_failed_to_proto(failure) for failure in error.failures]
     )

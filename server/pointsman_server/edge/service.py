@@ -73,7 +73,9 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         """See the proto."""
         validate_route(request)
         decided = self._router.route(_routing_request(request), current_span())
-        return router_service_pb2.RouteResponse(decision=self._decision(decided))
+        response = router_service_pb2.RouteResponse()
+        self._fill_decision(response.decision, decided)
+        return response
 
     async def Complete(  # type: ignore[override]  # grpc.aio takes a coroutine that writes, its types do not say so
         self, request: router_service_pb2.CompleteRequest, context: Context
@@ -162,9 +164,10 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
             routers=[convert.router_to_proto(routers[name]) for name in page], next_page_token=next_page_token
         )
 
-    def _decision(self, decided: Decided, *, with_candidates: bool = True) -> routing_pb2.Decision:
+    def _fill_decision(self, message: routing_pb2.Decision, decided: Decided, *, with_candidates: bool = True) -> None:
         quality = decided.served.quality
-        return convert.decision_to_proto(
+        convert.fill_decision(
+            message,
             decided.decision,
             input_token_count=decided.facts.input_token_count,
             decide_time_s=self._unix_s(),
@@ -196,8 +199,9 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
             case ToolCallDelta():
                 return router_service_pb2.CompleteResponse(tool_call_delta=convert.tool_call_delta_to_proto(event))
             case Decided():
-                decision = self._decision(event, with_candidates=with_candidates)
-                return router_service_pb2.CompleteResponse(decision=decision)
+                response = router_service_pb2.CompleteResponse()
+                self._fill_decision(response.decision, event, with_candidates=with_candidates)
+                return response
             case AttemptStarted(attempt_number, endpoint_name):
                 started = routing_pb2.AttemptStarted(attempt_number=attempt_number, endpoint=endpoint_name)
                 return router_service_pb2.CompleteResponse(attempt_started=started)

@@ -344,7 +344,8 @@ def _routing(routing: routing_pb2.Routing, violations: Violations) -> None:
         parse_router_string(routing.router)
     except RouterStringError as error:
         violations.add("routing.router", str(error))
-    _constraints("routing.constraints", routing.constraints, violations)
+    if routing.HasField("constraints"):
+        _constraints("routing.constraints", routing.constraints, violations)
     if routing.HasField("preferences"):
         _preferences("routing.preferences", routing.preferences, violations)
 

@@ -1,0 +1,209 @@
+"""What each LLM can do: hierarchical logistic regression of its outcomes on the prompts' predicted latents.
+
+    log-odds of a good answer of model m on prompt p = w[m] . [1, z[p]] + ease[p],      w[m] ~ Normal(common, spread)
+
+`ease` is what makes a prompt, or a whole group of prompts, easier for every model than its latents tell. Without it a
+model that was measured on easy prompts would pass for able: models are compared on the prompts that they share, as in
+item response theory (Rasch, "Probabilistic Models for Some Intelligence and Attainment Tests", 1960). A new prompt's
+ease is unknown; its variance flattens the odds, which the last step accounts for.
+
+`common` is learned from all models (Gelman and Hill, "Data Analysis Using Regression and Multilevel/Hierarchical
+Models", 2006), so a model with few labels, or labels on one kind of prompt only, takes from the others what its own do
+not tell, and its posterior covariance says how uncertain that leaves it. `spread` is fixed and tight on whitened
+latents: learning it as well fits a trained source no better, and makes models that were measured in one source only
+worse elsewhere than knowing nothing of them (docs/quality.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pointsman_server.training.dataset import Matrix, Strings
+
+Doubles = npt.NDArray[np.float64]
+
+ROUND_COUNT = 8
+"""Alternations between the models' weights and the common mean, which then moves by less than 1 %."""
+COMMON_RIDGE = 1.0
+"""Prior precision of the common mean: it may be anything, but is zero where no model has labels."""
+GROUP_EASE_VARIANCE = 9.0
+"""Between groups of prompts, log-odds squared: one may be trivial for all models, and another out of reach."""
+EASE_STEP_COUNT = 5
+"""Newton steps per round; each round starts from the ease of the one before."""
+EASE_STEP_MAX = 2.0
+"""Log-odds; keeps Newton's method from leaping where all models agree."""
+NEWTON_STEPS_MAX = 25
+STEP_TOLERANCE = 1e-4
+"""Log-odds; a smaller step ends Newton's method."""
+INTERCEPT_VARIANCE = 1.0
+"""Between models, log-odds squared: at the mean prompt most answer 0.25 to 0.75 well."""
+LATENT_DEVIATION_MIN = 1e-3
+"""A latent that varies less than this over the prompts carries nothing and is not blown up to unit variance."""
+LENGTH_RIDGE = 50.0
+"""Prior outcomes that hold a model's length slope at 1, which is the slope of the mean model."""
+LENGTH_LABELS_MIN = 50
+"""With fewer known lengths a model's length is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is common among models before their own labels are seen."""
+
+    mean: Doubles
+    precision: Doubles
+
+
+@dataclass(frozen=True, slots=True)
+class FittedProfiles:
+    """Posterior of every model's weights on [1, latents], rows in the order of the columns of the outcome matrix."""
+
+    weights: Doubles
+    covariance: Doubles
+
+
+def fit_profiles(
+    latents: Doubles, quality: Matrix, groups: Strings, *, loading_variance: float, ease_variance: float
+) -> FittedProfiles:
+    """The profiles of all columns of `quality` (prompts x models, NaN unknown) on these latents (prompts x latents).
+
+    Args:
+        latents: of each prompt.
+        quality: of each model on each prompt.
+        groups: of prompts that were asked and scored alike.
+        loading_variance: the prior variance between models per whitened latent, in log-odds squared.
+        ease_variance: the prior variance of ease between the prompts of a group, in log-odds squared.
+    """
+    whitening = _whitening(latents)
+    design = np.column_stack((np.ones(len(latents)), latents)) @ whitening
+    size, model_count = design.shape[1], quality.shape[1]
+    precision = np.diag([1.0 / INTERCEPT_VARIANCE, *[1.0 / loading_variance] * (size - 1)])
+    prior = Prior(mean=np.zeros(size), precision=precision)
+    weights = np.zeros((model_count, size))
+    covariance = np.zeros((model_count, size, size))
+    ease = np.zeros(len(latents))
+    group_of = np.unique(groups.astype(str), return_inverse=True)[1]
+    for _ in range(ROUND_COUNT):
+        for column in range(model_count):
+            weights[column], covariance[column] = fit_profile(
+                design, quality[:, column], prior, weights[column], offset=ease
+            )
+        common = _common_mean(weights, covariance, prior)
+        ease = _fit_ease(design @ weights.T, quality, group_of, ease, variance=ease_variance)
+        # What the latents tell of the ease is common to all models.
+        told = np.linalg.lstsq(design, ease, rcond=None)[0]
+        ease -= design @ told
+        weights += told
+        prior = Prior(mean=common + told, precision=precision)
+    shift, slope = _flattening(design @ weights.T, quality)
+    weights *= slope
+    weights[:, 0] += shift
+    return FittedProfiles(weights=weights @ whitening.T, covariance=slope**2 * (whitening @ covariance @ whitening.T))
+
+
+def _fit_ease(
+    odds: Doubles, quality: Matrix, group_of: npt.NDArray[np.intp], ease: Doubles, *, variance: float
+) -> Doubles:
+    """The most likely ease of each prompt beside `odds` (log-odds, prompts x models), by Newton's method from `ease`."""
+    known = ~np.isnan(quality)
+    labels = np.where(known, quality, 0.0)
+    count = np.bincount(group_of)
+    # Exact for a normal ease: the group's mean, shrunk by what its prompts leave open.
+    group_mean = np.bincount(group_of, ease) / (count + variance / GROUP_EASE_VARIANCE)
+    for _ in range(EASE_STEP_COUNT):
+        expected = 1.0 / (1.0 + np.exp(-(odds + ease[:, np.newaxis])))
+        gradient = ((labels - expected) * known).sum(axis=1) - (ease - group_mean[group_of]) / variance
+        curvature = (expected * (1.0 - expected) * known).sum(axis=1) + 1.0 / variance
+        ease = ease + np.clip(gradient / curvature, -EASE_STEP_MAX, EASE_STEP_MAX)
+    return ease
+
+
+def _flattening(odds: Doubles, quality: Matrix) -> tuple[float, float]:
+    """Shift and slope that turn log-odds at known ease into log-odds at unknown ease, by logistic regression."""
+    known = ~np.isnan(quality)
+    rows = np.column_stack((np.ones(int(known.sum())), odds[known]))
+    anything = Prior(mean=np.array([0.0, 1.0]), precision=np.eye(2))
+    (shift, slope), _ = fit_profile(rows, quality[known], anything, anything.mean)
+    return float(shift), float(slope)
+
+
+def _common_mean(weights: Doubles, covariance: Doubles, prior: Prior) -> Doubles:
+    """The most likely common mean given the spread: each model counts, in each direction, by how much its own labels
+    say there; the mere average of posteriors would crawl where few models have labels."""
+    precision = prior.precision
+    information = (precision - precision @ covariance @ precision).sum(axis=0)
+    evidence = precision @ (weights - covariance @ (precision @ prior.mean)).sum(axis=0)
+    return np.asarray(np.linalg.solve(information + COMMON_RIDGE * np.eye(len(evidence)), evidence), dtype=np.float64)
+
+
+def _whitening(latents: Doubles) -> Doubles:
+    """The matrix W for which [1, z] W = [1, whitened z]: zero mean, uncorrelated, unit variance."""
+    mean, size = latents.mean(axis=0), latents.shape[1]
+    deviation, axes = np.linalg.svd((latents - mean) / np.sqrt(len(latents)), full_matrices=False)[1:]
+    scaled = (axes / np.maximum(deviation, LATENT_DEVIATION_MIN)[:, np.newaxis]).T
+    whitening = np.zeros((size + 1, scaled.shape[1] + 1))
+    whitening[0, 0] = 1.0
+    whitening[0, 1:] = -mean @ scaled
+    whitening[1:, 1:] = scaled
+    return whitening
+
+
+def fit_profile(
+    design: Doubles,
+    quality: npt.NDArray[np.float32],
+    prior: Prior,
+    start: Doubles,
+    *,
+    offset: Doubles | None = None,
+) -> tuple[Doubles, Doubles]:
+    """Posterior mode and covariance (Laplace) of one model's weights, by Newton's method from `start`.
+
+    `offset` is added to the log-odds of each prompt; None adds nothing.
+    """
+    known = ~np.isnan(quality)
+    rows, labels = design[known], quality[known].astype(np.float64)
+    given = np.zeros(len(rows)) if offset is None else offset[known]
+    weights = start
+    for _ in range(NEWTON_STEPS_MAX):
+        expected = 1.0 / (1.0 + np.exp(-(rows @ weights + given)))
+        gradient = rows.T @ (labels - expected) - prior.precision @ (weights - prior.mean)
+        hessian = (rows * (expected * (1.0 - expected))[:, np.newaxis]).T @ rows + prior.precision
+        step = np.linalg.solve(hessian, gradient)
+        weights = weights + step
+        if np.abs(step).max() < STEP_TOLERANCE:
+            break
+    return weights, np.asarray(np.linalg.inv(hessian), dtype=np.float64)
+
+
+def length_targets(output_tokens: Matrix) -> Doubles:
+    """How much longer than usual the answers to each prompt are, in log tokens averaged over models; NaN if unknown."""
+    log_tokens = np.log1p(output_tokens.astype(np.float64))
+    known = ~np.isnan(log_tokens)
+    mean = np.where(known, log_tokens, 0.0).sum(axis=0) / np.maximum(1, known.sum(axis=0))
+    relative = np.where(known, log_tokens - mean, 0.0).sum(axis=1)
+    count = known.sum(axis=1)
+    return np.where(count > 0, relative / np.maximum(1, count), np.nan)
+
+
+def fit_lengths(length_latent: Doubles, output_tokens: Matrix) -> Doubles:
+    """(models, 2): log of the expected output tokens at length latent 0, and per unit; NaN where lengths are unknown.
+
+    A ridge regression of log tokens, moved so that the mean of the predictions is the mean of the lengths (Duan,
+    "Smearing Estimate", 1983): the decision multiplies by a price, so it needs the mean, not the median.
+    """
+    fitted = np.full((output_tokens.shape[1], 2), np.nan)
+    for column in range(output_tokens.shape[1]):
+        known = ~np.isnan(output_tokens[:, column])
+        if known.sum() < LENGTH_LABELS_MIN:
+            continue
+        tokens, latent = output_tokens[known, column].astype(np.float64), length_latent[known]
+        centred = latent - latent.mean()
+        log_tokens = np.log1p(tokens)
+        slope = (centred @ (log_tokens - log_tokens.mean()) + LENGTH_RIDGE * latent.var()) / (
+            centred @ centred + LENGTH_RIDGE * latent.var() + 1e-9
+        )
+        intercept = np.log(max(1.0, tokens.mean()) / np.exp(slope * latent).mean())
+        fitted[column] = intercept, slope
+    return fitted

@@ -1,0 +1,88 @@
+"""Profiles of models from their outcomes."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pointsman_server.training.profiles import FittedProfiles, fit_lengths, fit_profiles, length_targets
+
+
+def fitted_profiles(
+    latents: npt.NDArray[np.float64], quality: npt.NDArray[np.float32], groups: npt.NDArray[np.object_] | None = None
+) -> FittedProfiles:
+    """Profiles with settings as in service; one group unless said otherwise."""
+    one_group = np.full(len(latents), "all", dtype=object)
+    return fit_profiles(
+        latents, quality, one_group if groups is None else groups, loading_variance=0.05, ease_variance=1.0
+    )
+
+
+class TestFitProfiles:
+    """Hierarchical logistic regression."""
+
+    RNG = np.random.default_rng(3)
+    LATENTS = RNG.normal(size=(4000, 2))
+    WEIGHTS = np.array([[0.5, 0.6, 0.2], [-0.5, 0.6, 0.5], [0.0, 0.9, 0.3]])
+    ODDS = np.column_stack((np.ones(4000), LATENTS)) @ WEIGHTS.T
+    QUALITY = (RNG.random((4000, 3)) < 1.0 / (1.0 + np.exp(-ODDS))).astype(np.float32)
+
+    def test_it_recovers_the_weights(self) -> None:
+        """With thousands of labels the fitted weights are the true ones."""
+        fitted = fitted_profiles(self.LATENTS, self.QUALITY)
+        assert fitted.weights == pytest.approx(self.WEIGHTS, abs=0.15)
+
+    def test_without_labels_a_model_is_like_the_others(self) -> None:
+        """A model without labels gets what is common among the others, and the widest posterior."""
+        quality = np.column_stack((self.QUALITY, np.full(4000, np.nan, dtype=np.float32)))
+        fitted = fitted_profiles(self.LATENTS, quality)
+        assert fitted.weights[3] == pytest.approx(fitted.weights[:3].mean(axis=0), abs=0.05)
+        assert np.diag(fitted.covariance[3]).min() > np.diag(fitted.covariance[0]).max()
+
+    def test_what_few_models_show_is_expected_of_all(self) -> None:
+        """Prompts that are hard for the three models that met them are expected to be hard for twenty that did not."""
+        hard = self.LATENTS[:, 0] < 0.0
+        latents = np.column_stack((self.LATENTS, np.where(hard, -1.0, 1.0)))
+        easy_only = np.where(hard[:, np.newaxis], np.nan, np.ones((4000, 20), dtype=np.float32))
+        easy_only[::2][~hard[::2]] = 0.0
+        met = np.where(hard, 0.05, 0.5)[:, np.newaxis] > self.RNG.random((4000, 3))
+        quality = np.column_stack((met, easy_only)).astype(np.float32)
+        fitted = fitted_profiles(latents, quality)
+        typical = latents[hard].mean(axis=0)
+        assert 1.0 / (1.0 + np.exp(-fitted.weights[-1] @ [1.0, *typical])) < 0.15
+
+    def test_easy_prompts_do_not_make_a_model_look_able(self) -> None:
+        """Of two models the one that is worse on every prompt that both met stays behind, though its average is lifted
+        by a group of easy prompts that only it, and a few other models, met."""
+        rng = np.random.default_rng(7)
+        ability = np.array([1.1, 0.6, 0.0, 1.6, -0.5, 2.2, -1.0, 0.3])
+        easy = np.arange(1200) >= 800
+        odds = ability + np.where(easy, 3.0, -0.5)[:, np.newaxis] + rng.normal(scale=1.0, size=1200)[:, np.newaxis]
+        quality = (rng.random((1200, 8)) < 1.0 / (1.0 + np.exp(-odds))).astype(np.float32)
+        quality[np.ix_(easy.nonzero()[0], np.array([0, 2, 3, 4]))] = np.nan
+        latents = rng.normal(size=(1200, 2))
+        groups = np.where(easy, "easy", "usual").astype(object)
+        naive = np.nanmean(quality, axis=0)
+        weights = fitted_profiles(latents, quality, groups).weights
+        assert naive[1] > naive[0]
+        assert weights[0, 0] > weights[1, 0]
+        assert np.argsort(weights[:, 0]).tolist() == np.argsort(ability).tolist()
+
+
+class TestLengths:
+    """Expected lengths."""
+
+    def test_the_mean_prediction_is_the_mean_length(self) -> None:
+        """Lengths are predicted as means, because a price multiplies them."""
+        rng = np.random.default_rng(5)
+        latent = rng.normal(scale=0.5, size=2000)
+        tokens = np.exp(5.0 + latent + rng.normal(scale=0.8, size=2000)).astype(np.float32)[:, np.newaxis]
+        intercept, slope = fit_lengths(latent, tokens)[0]
+        assert slope == pytest.approx(1.0, abs=0.1)
+        assert np.exp(intercept + slope * latent).mean() == pytest.approx(tokens.mean(), rel=1e-3)
+
+    def test_an_unknown_length_stays_unknown(self) -> None:
+        """A prompt without any length has no target, a model without lengths no prediction."""
+        tokens = np.array([[10.0, np.nan], [np.nan, np.nan]], dtype=np.float32)
+        assert np.isnan(length_targets(tokens)).tolist() == [False, True]
+        assert np.isnan(fit_lengths(np.zeros(2), tokens)).all()
