@@ -1,4 +1,4 @@
-"""What a quality prediction costs: 20 candidates on prompts of 1 kB and 16 kB, beside a plain `Booster.predict`.
+"""What a quality prediction costs: 20 candidates on prompts of 1 kB and 16 kB, beside XGBoost's own prediction.
 
     python benchmarks/quality_latency.py
 
@@ -18,6 +18,7 @@ import numpy as np
 import xgboost
 from pointsman_server.quality.artifact import builtin_artifact_path, load
 from pointsman_server.quality.model import Floats, QualityModel
+from pointsman_server.quality.trees import CompleteTrees
 
 RESULT = Path(__file__).parent / "results" / "quality_latency.json"
 SEED = 20261124
@@ -72,12 +73,14 @@ def machine() -> dict[str, str]:
 
 
 def variants_of(model: QualityModel, row: Floats) -> dict[str, Callable[[str], object]]:
-    """What is timed; the last two read `row`, ready features, instead of the text."""
+    """What is timed; the last three read `row`, ready features, instead of the text."""
+    trees = CompleteTrees.of(model.booster)
     candidates = sorted(profile.model for profile in model.profiles)[:CANDIDATE_COUNT]
     return {
         f"predict, {CANDIDATE_COUNT} candidates": lambda text: model.predict(text, candidates),
         "predict, 1 candidate": lambda text: model.predict(text, candidates[:1]),
         "features alone": model.features,
+        "trees alone": lambda _: trees.predict(row[0]),
         "Booster.inplace_predict alone": lambda _: model.booster.inplace_predict(row, validate_features=False),
         "plain Booster.predict(DMatrix) alone": lambda _: model.booster.predict(xgboost.DMatrix(row, nthread=1)),
     }

@@ -20,14 +20,13 @@ import grpc
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from pointsman.v1 import router_service_pb2_grpc
 from watchfiles import awatch
 
 from pointsman_server.config.load import load_config
 from pointsman_server.config.settings import Config, RouterSettings, ServerSettings
 from pointsman_server.decision.resolve import KnownNames, NamedRouter, resolve
 from pointsman_server.decision.router_string import RouterAlternative
-from pointsman_server.edge.interceptors import GuardInterceptor
+from pointsman_server.edge.interceptors import Guard
 from pointsman_server.edge.service import SERVICE_NAME, RouterServicer
 from pointsman_server.errors import ArtifactError, ConfigError, FieldViolation
 from pointsman_server.memory import DecisionMemory
@@ -119,8 +118,7 @@ class Application:
         self._servicer = RouterServicer(
             self.router, config.server, clock_s=self._chance.clock_s, unix_s=self._chance.unix_s
         )
-        self._guard = GuardInterceptor(
-            service_name=SERVICE_NAME,
+        self._guard = Guard(
             tracing=self._telemetry.tracing,
             metrics=self._telemetry.metrics,
             clock_s=self._chance.clock_s,
@@ -134,8 +132,8 @@ class Application:
 
     async def __aenter__(self) -> Self:
         settings = self._config.server
-        self._server = grpc.aio.server(interceptors=(self._guard,), options=server_options(settings))
-        router_service_pb2_grpc.add_RouterServiceServicer_to_server(self._servicer, self._server)
+        self._server = grpc.aio.server(options=server_options(settings))
+        self._guard.register(self._servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = _bind(self._server, settings)

@@ -8,7 +8,7 @@ known of an endpoint that could be the best, if only its latency were known. Cha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pointsman_server.decision.estimate import Draft
@@ -81,6 +81,13 @@ def dominates(better: Draft, worse: Draft) -> bool:
 
 def _worth_exploring(ranked: Sequence[Draft], tied: Sequence[int], exploration: Exploration) -> list[int]:
     """Indices of candidates without fresh data that would win if their live values were the best that anyone shows."""
+    stale = [
+        index
+        for index, draft in enumerate(ranked)
+        if (draft.runtime.age_s is None or draft.runtime.age_s > exploration.stale_after_s) and index not in tied
+    ]
+    if not stale:
+        return []
     best_live: dict[Metric, float] = {}
     for draft in ranked:
         for term in draft.terms:
@@ -88,20 +95,19 @@ def _worth_exploring(ranked: Sequence[Draft], tied: Sequence[int], exploration: 
                 known = best_live.get(term.metric)
                 best_live[term.metric] = term.value if known is None else min(known, term.value)
     best = utility_of(ranked[0])
-    found = []
-    for index, draft in enumerate(ranked):
-        age_s = draft.runtime.age_s
-        if index in tied or (age_s is not None and age_s <= exploration.stale_after_s):
-            continue
-        gain = math.fsum(
-            term.weight * (term.value - best_live.get(term.metric, term.value))
-            for term in draft.terms
-            if term.metric in LIVE_METRICS
-        )
-        # Without a weight on anything live there is nothing to learn that could change the ranking.
-        if gain > 0.0 and utility_of(draft) + gain >= best:
-            found.append(index)
-    return found
+    return [
+        index for index in stale if _gain_if_fast(ranked[index], best_live) > max(0.0, best - utility_of(ranked[index]))
+    ]
+
+
+def _gain_if_fast(draft: Draft, best_live: Mapping[Metric, float]) -> float:
+    """What the draft's utility would gain by live values as good as the best. Without a weight on anything live there is
+    nothing to learn that could change the ranking, and the gain is 0."""
+    return math.fsum(
+        term.weight * (term.value - best_live.get(term.metric, term.value))
+        for term in draft.terms
+        if term.metric in LIVE_METRICS
+    )
 
 
 def _utility_scale(ranked: Sequence[Draft]) -> float:

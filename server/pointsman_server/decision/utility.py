@@ -45,15 +45,13 @@ def rank(drafts: Sequence[Draft], preference: Preference) -> list[Draft]:
                 draft.terms = terms
                 draft.utility = sum([term.contribution for term in terms])
             tie_breaker = {}
-    return sorted(
-        drafts,
-        key=lambda draft: (
-            -utility_of(draft),
-            [term.assumed for term in draft.terms].count(True),
-            -tie_breaker.get(draft.endpoint.name, 0.0),
-            draft.endpoint.name,
-        ),
-    )
+
+    def place(draft: Draft) -> tuple[float, int, float, str]:
+        name = draft.endpoint.name
+        assumed_count = [term.assumed for term in draft.terms].count(True)
+        return (-utility_of(draft), assumed_count, -tie_breaker.get(name, 0.0), name)
+
+    return sorted(drafts, key=place)
 
 
 def utility_of(draft: Draft) -> float:

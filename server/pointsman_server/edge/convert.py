@@ -351,14 +351,13 @@ def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candida
         )
         add_term = added.utility_terms.add
         for metric, weight, value, assumed, contribution in candidate.terms:
-            add_term(
-                metric=METRIC_TO_PROTO[metric],
-                weight=weight,
-                value=value,
-                assumed=assumed,
-                contribution=contribution,
-            )
-        added.rejections.extend(rejection_to_proto(rejection) for rejection in candidate.rejections)
+            number = METRIC_TO_PROTO[metric]
+            if assumed:
+                add_term(metric=number, weight=weight, value=value, assumed=True, contribution=contribution)
+            else:
+                add_term(metric=number, weight=weight, value=value, contribution=contribution)
+        if candidate.rejections:
+            added.rejections.extend([rejection_to_proto(rejection) for rejection in candidate.rejections])
 
 
 def _quality_fields(quality: QualityPrediction) -> Any:

@@ -3,17 +3,19 @@
 httpx's own transport hands a chunked body on chunk by chunk, each through six generators and its own timers; a stream of
 tokens is nothing but chunks. This one costs about half of that, and lets events that arrived together stay together. It does
 what the adapters need and no more: HTTP/1.1, TLS, keep-alive, a bound on connections, a timeout for each phase. No proxies,
-no HTTP/2, no upgrade.
+no HTTP/2, no upgrade. Besides httpx's timeouts it knows a deadline for all of them together.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable
-from typing import TypeVar, cast
+from dataclasses import dataclass
+from typing import Self, TypeVar, cast
 
 import h11
 import httpx
@@ -23,12 +25,20 @@ ADDRESS_TIMEOUT_S = 1.0
 RECEIVED_BYTES_MAX = 256 * 1024
 """Received and not yet taken: beyond, the socket is not read, and TCP slows the provider down."""
 
+DEADLINE_EXTENSION = "deadline_s"
+"""Name of the request's extension that bounds the call from its start to the body's end: a time of the event loop's clock.
+Infinite when absent. It ends what waits, never the reading of what is there."""
+
 Origin = tuple[str, str, int]
 _T = TypeVar("_T")
 
 
+class DeadlineError(httpx.TimeoutException):
+    """The deadline came before any of the phases' own timeouts."""
+
+
 class AsyncioTransport(httpx.AsyncBaseTransport):
-    """A pool of connections. Every exception that leaves it is httpx's."""
+    """A pool of connections. Every exception that leaves it is httpx's, or `DeadlineError`, which is derived from one."""
 
     def __init__(self, *, tls: ssl.SSLContext, connection_count_max: int, keepalive_expiry_s: float) -> None:
         self._tls = tls
@@ -44,26 +54,28 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request and read the answer's head; the body is read from the response's stream."""
-        timeouts: dict[str, float | None] = request.extensions["timeout"]
+        limits = _Limits.of(request)
         origin = _origin(request.url)
         body = await request.aread()
-        await _within(timeouts["pool"], self._places.acquire(), httpx.PoolTimeout("every connection is in use"))
+        await self._take_place(limits)
         try:
             connection = self._idle_one(origin)
             if connection is None:
                 too_late = httpx.ConnectTimeout("not connected in time")
-                connection = await _within(timeouts["connect"], self._connect(origin), too_late)
+                connection = await _within(
+                    self._connect(origin), too_late, timeout_s=limits.connect_s, deadline_s=limits.deadline_s
+                )
             try:
-                await connection.send(request, body, timeout_s=timeouts["write"])
-                head = await connection.read_head(timeout_s=timeouts["read"])
+                await connection.send(request, body, limits)
+                head = await connection.read_head()
             except BaseException:
                 connection.abort()
                 raise
         except BaseException:
             self._places.release()
             raise
-        stream = _Body(self, connection, timeout_s=timeouts["read"])
-        return httpx.Response(head.status_code, headers=list(head.headers.raw_items()), stream=stream)
+        headers = list(head.headers.raw_items())
+        return httpx.Response(head.status_code, headers=headers, stream=_Body(self, connection))
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
@@ -86,6 +98,15 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
         """The connection is closed."""
         self._connections.discard(connection)
         self._idle.get(connection.origin, {}).pop(connection, None)
+
+    async def _take_place(self, limits: _Limits) -> None:
+        taken = self._places.acquire()
+        if self._places.locked():
+            too_late = httpx.PoolTimeout("every connection is in use")
+            await _within(taken, too_late, timeout_s=limits.pool_s, deadline_s=limits.deadline_s)
+        else:
+            # There is nothing to wait for, and a timer would cost more than all of this.
+            await taken
 
     def _idle_one(self, origin: Origin) -> _Connection | None:
         idle = self._idle.get(origin, {})
@@ -117,12 +138,35 @@ def _origin(url: httpx.URL) -> Origin:
     return url.scheme, url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)
 
 
-async def _within(timeout_s: float | None, waiting: Awaitable[_T], too_late: httpx.TimeoutException) -> _T:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limits:
+    """How long each phase of one request may take; infinite where nothing limits it."""
+
+    pool_s: float
+    connect_s: float
+    write_s: float
+    read_s: float
+    """For each wait for bytes."""
+    deadline_s: float
+    """For all of it, by the event loop's clock."""
+
+    @classmethod
+    def of(cls, request: httpx.Request) -> Self:
+        """Those that the request carries."""
+        timeouts: dict[str, float | None] = request.extensions["timeout"]
+        limits_s = {f"{phase}_s": math.inf if limit is None else limit for phase, limit in timeouts.items()}
+        return cls(**limits_s, deadline_s=request.extensions.get(DEADLINE_EXTENSION, math.inf))
+
+
+async def _within(
+    waiting: Awaitable[_T], too_late: httpx.TimeoutException, *, timeout_s: float, deadline_s: float
+) -> _T:
+    due_s = asyncio.get_running_loop().time() + timeout_s
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout_at(min(due_s, deadline_s)):
             return await waiting
     except TimeoutError:
-        raise too_late from None
+        raise (too_late if due_s < deadline_s else DeadlineError("the deadline came")) from None
 
 
 async def _connected_socket(host: str, port: int) -> socket.socket:
@@ -158,6 +202,7 @@ class _Connection(asyncio.Protocol):
         self.expiry: asyncio.TimerHandle | None = None
         """Closes the connection while it is idle."""
         self._pool = pool
+        self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.CLIENT)
         self._received: list[bytes] = []
         self._received_size = 0
@@ -167,7 +212,14 @@ class _Connection(asyncio.Protocol):
         self._end_parsed = False
         """The parser knows that, too."""
         self._lost_by: Exception | None = None
-        self._readable = asyncio.Event()
+        self._parser_is_empty = False
+        """The parser has said that it needs more."""
+        self._arrival: asyncio.Future[None] | None = None
+        """What the reader waits for while nothing is there."""
+        self._waiting_since_s = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
+        """Ends a wait that takes too long. It goes off when the wait that set it would be too long, and is then set again
+        for what is left to the wait of that moment: a timer for each wait would cost more than the reading."""
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -182,7 +234,7 @@ class _Connection(asyncio.Protocol):
             return
         self._received.append(received)
         self._received_size += len(received)
-        self._readable.set()
+        self._wake_reader()
         if self._received_size > RECEIVED_BYTES_MAX and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
@@ -206,12 +258,13 @@ class _Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         self._ended = True
-        self._readable.set()
+        self._wake_reader()
         if self.expiry is not None:
             self._pool.forget(self)
 
     def abort(self) -> None:
         """Close at once."""
+        self._disarm()
         self._pool.forget(self)
         self._transport.abort()
 
@@ -226,16 +279,22 @@ class _Connection(asyncio.Protocol):
 
     def restart(self) -> bool:
         """Make ready for the next request; False if there can be none."""
+        self._disarm()
         parsed, _ = self._http.trailing_data
         unasked = parsed or self._received
         is_done = self._http.our_state is self._http.their_state is h11.DONE
         if self._ended or unasked or not is_done:
             return False
         self._http.start_next_cycle()
+        self._parser_is_empty = False
         return True
 
-    async def send(self, request: httpx.Request, body: bytes, *, timeout_s: float | None) -> None:
-        """Send a whole request. A peer that closes meanwhile may have answered, so that is no error yet."""
+    async def send(self, request: httpx.Request, body: bytes, limits: _Limits) -> None:
+        """Send a whole request; its limits hold for the answer, too.
+
+        A peer that closes meanwhile may have answered, so that is no error yet.
+        """
+        self._limits = limits
         try:
             head = h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
             sent = [self._http.send(head), self._http.send(h11.Data(data=body)), self._http.send(h11.EndOfMessage())]
@@ -243,24 +302,28 @@ class _Connection(asyncio.Protocol):
             raise httpx.LocalProtocolError("HTTP can't carry this request") from None
         self._transport.write(b"".join(piece for piece in sent if piece))
         if not self._writable.is_set():
-            await _within(timeout_s, self._writable.wait(), httpx.WriteTimeout("the request was not taken in time"))
+            too_late = httpx.WriteTimeout("the request was not taken in time")
+            taken = self._writable.wait()
+            await _within(taken, too_late, timeout_s=limits.write_s, deadline_s=limits.deadline_s)
 
-    async def read_head(self, *, timeout_s: float | None) -> h11.Response:
+    async def read_head(self) -> h11.Response:
         """The answer's status and headers."""
         while True:
             match self._next_event():
                 case h11.Response() as head:
                     return head
                 case h11.NEED_DATA:
-                    await self._receive(timeout_s)
+                    await self._receive()
                 case h11.InformationalResponse():
                     pass
                 case other:
                     raise httpx.RemoteProtocolError(f"{type(other).__name__} in place of a response")
 
-    async def read_body(self, *, timeout_s: float | None) -> bytes:
+    async def read_body(self) -> bytes:
         """All of the body that is there, waiting if nothing is; empty at its end."""
         pieces: list[bytes] = []
+        if self._parser_is_empty:
+            await self._receive()
         while self._http.their_state in (h11.SEND_BODY, h11.ERROR):
             try:
                 event = self._next_event()
@@ -273,8 +336,9 @@ class _Connection(asyncio.Protocol):
                 pieces.append(bytes(event.data))
             elif event is h11.NEED_DATA:
                 if pieces:
+                    self._parser_is_empty = True
                     break
-                await self._receive(timeout_s)
+                await self._receive()
         return b"".join(pieces)
 
     def _next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
@@ -285,35 +349,68 @@ class _Connection(asyncio.Protocol):
                 raise httpx.ReadError("the peer closed before its message was complete") from None
             raise httpx.RemoteProtocolError(str(error)) from None
 
-    async def _receive(self, timeout_s: float | None) -> None:
+    async def _receive(self) -> None:
         """Wait for bytes, or the end, and hand them to the parser."""
-        if not self._readable.is_set():
-            await _within(timeout_s, self._readable.wait(), httpx.ReadTimeout("nothing came in time"))
+        if not self._received and not self._ended:
+            await self._wait()
         received = b"".join(self._received)
         self._received.clear()
         self._received_size = 0
         if not received and self._lost_by is not None:
             raise httpx.ReadError(type(self._lost_by).__name__)
-        if not self._ended:
-            self._readable.clear()
         if self._reading_paused:
             self._reading_paused = False
             self._transport.resume_reading()
+        self._parser_is_empty = False
         self._end_parsed = not received
         self._http.receive_data(received)
+
+    async def _wait(self) -> None:
+        self._waiting_since_s = self._loop.time()
+        if self._alarm is None:
+            self._alarm = self._loop.call_at(self._due_s(), self._end_long_wait)
+        self._arrival = self._loop.create_future()
+        try:
+            await self._arrival
+        finally:
+            self._arrival = None
+
+    def _wake_reader(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    def _due_s(self) -> float:
+        return min(self._waiting_since_s + self._limits.read_s, self._limits.deadline_s)
+
+    def _end_long_wait(self) -> None:
+        self._alarm = None
+        if self._arrival is None or self._arrival.done():
+            # The next wait sets the alarm again.
+            return
+        due_s = self._due_s()
+        if self._loop.time() < due_s:
+            self._alarm = self._loop.call_at(due_s, self._end_long_wait)
+        elif due_s < self._limits.deadline_s:
+            self._arrival.set_exception(httpx.ReadTimeout("nothing came in time"))
+        else:
+            self._arrival.set_exception(DeadlineError("the deadline came"))
+
+    def _disarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
 
 class _Body(httpx.AsyncByteStream):
     """The body of one answer."""
 
-    def __init__(self, pool: AsyncioTransport, connection: _Connection, *, timeout_s: float | None) -> None:
+    def __init__(self, pool: AsyncioTransport, connection: _Connection) -> None:
         self._pool = pool
         self._connection: _Connection | None = connection
-        self._timeout_s = timeout_s
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while self._connection is not None:
-            received = await self._connection.read_body(timeout_s=self._timeout_s)
+            received = await self._connection.read_body()
             if not received:
                 return
             yield received

@@ -21,7 +21,7 @@ from pointsman_server.errors import (
     UpstreamStatusError,
     UpstreamTimeoutError,
 )
-from pointsman_server.providers.asyncio_transport import AsyncioTransport
+from pointsman_server.providers.asyncio_transport import DEADLINE_EXTENSION, AsyncioTransport, DeadlineError
 from pointsman_server.providers.base import ProviderSettings
 from pointsman_server.providers.retry_after import retry_after_s
 
@@ -40,12 +40,17 @@ def default_tls() -> ssl.SSLContext:
 
 
 class HttpClient:
-    """The connections to one provider. HTTP/1.1, kept alive; no redirect is followed, no proxy is read from outside."""
+    """The connections to one provider. HTTP/1.1, kept alive; no redirect is followed, no proxy is read from outside.
+
+    It drives the transport itself: httpx's own client adds cookies, redirects and authentication, none of them wanted here,
+    and takes a good part of a short call's time for that.
+    """
 
     def __init__(
         self,
         settings: ProviderSettings,
         *,
+        path: str,
         headers: tuple[tuple[str, str], ...],
         unix_s: Callable[[], float],
         tls: ssl.SSLContext,
@@ -55,6 +60,7 @@ class HttpClient:
 
         Args:
             settings: Where the provider is, and its limits.
+            path: What all requests are sent to, below `settings.base_url`.
             headers: Sent with every request, in addition to `settings.headers`.
             unix_s: The time of day, for Retry-After dates.
             tls: Which certificates are trusted.
@@ -63,22 +69,25 @@ class HttpClient:
         self._settings = settings
         self._unix_s = unix_s
         self._error_code = error_code
+        self._url = httpx.URL(settings.base_url.rstrip("/") + path)
         own_headers = [(name, value.reveal()) for name, value in settings.headers]
-        self._client = httpx.AsyncClient(
-            headers=[("user-agent", USER_AGENT), ("accept-encoding", "identity"), *headers, *own_headers],
-            transport=AsyncioTransport(
-                tls=tls,
-                connection_count_max=settings.connection_count_max,
-                keepalive_expiry_s=settings.keepalive_expiry_s,
-            ),
-            follow_redirects=False,
-            trust_env=False,
+        # Each line replaces what the lines before it say of the same header.
+        self._headers = httpx.Headers(
+            [(b"Host", self._url.netloc), (b"Accept", b"*/*"), (b"Connection", b"keep-alive")]
+        )
+        self._headers.update([("user-agent", USER_AGENT), ("accept-encoding", "identity"), *headers, *own_headers])
+        self._headers.update([("content-type", "application/json")])
+        self._stream_timeouts = _timeouts(settings, silence_s=settings.idle_timeout_s)
+        self._whole_timeouts = _timeouts(settings, silence_s=settings.whole_answer_timeout_s)
+        self._transport = AsyncioTransport(
+            tls=tls,
+            connection_count_max=settings.connection_count_max,
+            keepalive_expiry_s=settings.keepalive_expiry_s,
         )
 
     @asynccontextmanager
     async def post(
         self,
-        path: str,
         body: bytes,
         *,
         headers: tuple[tuple[str, str], ...],
@@ -90,25 +99,19 @@ class HttpClient:
         Raises:
             UpstreamError: No connection, no answer in time, or an answer other than 200.
         """
-        settings = self._settings
-        silence_s = settings.idle_timeout_s if streamed else settings.whole_answer_timeout_s
-        request = self._client.build_request(
-            "POST",
-            settings.base_url.rstrip("/") + path,
-            content=body,
-            headers=[("content-type", "application/json"), *headers],
-            timeout=httpx.Timeout(
-                connect=settings.connect_timeout_s, pool=settings.connect_timeout_s, write=silence_s, read=silence_s
-            ),
-        )
-        # The event loop's clock is the one that its timeouts are set by; no other use is made of it.
-        deadline_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        sent_headers = self._headers.copy()
+        sent_headers.update([*headers, ("Content-Length", str(len(body)))])
+        extensions: dict[str, object] = {"timeout": self._stream_timeouts if streamed else self._whole_timeouts}
+        if timeout_s is not None:
+            # The event loop's clock is the one that its timeouts are set by; no other use is made of it.
+            extensions[DEADLINE_EXTENSION] = asyncio.get_running_loop().time() + timeout_s
+        stream = httpx.ByteStream(body)
+        request = httpx.Request("POST", self._url, headers=sent_headers, stream=stream, extensions=extensions)
         try:
-            async with asyncio.timeout_at(deadline_s):
-                response = await self._client.send(request, stream=True)
-        except (httpx.HTTPError, TimeoutError) as error:
+            response = await self._transport.handle_async_request(request)
+        except httpx.HTTPError as error:
             raise _translated(error) from None
-        answer = Answer(response, settings, deadline_s=deadline_s)
+        answer = Answer(response, self._settings)
         try:
             if response.status_code != httpx.codes.OK:
                 raise await self._status_error(response, answer)
@@ -134,19 +137,25 @@ class HttpClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        await self._transport.aclose()
+
+
+def _timeouts(settings: ProviderSettings, *, silence_s: float) -> dict[str, float | None]:
+    connect_s = settings.connect_timeout_s
+    return httpx.Timeout(connect=connect_s, pool=connect_s, write=silence_s, read=silence_s).as_dict()
 
 
 class Answer:
     """The body of one answer, as it arrives."""
 
-    __slots__ = ("_deadline_s", "_received", "_received_size", "_settings", "is_json")
+    __slots__ = ("_received", "_received_size", "_settings", "is_json")
 
-    def __init__(self, response: httpx.Response, settings: ProviderSettings, *, deadline_s: float | None) -> None:
-        self._received = response.aiter_raw()
+    def __init__(self, response: httpx.Response, settings: ProviderSettings) -> None:
+        assert isinstance(response.stream, httpx.AsyncByteStream), "the transport is asynchronous"
+        # Not `response.aiter_raw`: for each piece it goes through two generators more.
+        self._received = aiter(response.stream)
         self._received_size = 0
         self._settings = settings
-        self._deadline_s = deadline_s
         self.is_json: bool = response.headers.get("content-type", "").startswith("application/json")
         """It comes as one JSON document, whatever was asked for."""
 
@@ -157,9 +166,8 @@ class Answer:
             UpstreamError: Nothing arrived in time, the connection broke, or the answer is too long.
         """
         try:
-            async with asyncio.timeout_at(self._deadline_s):
-                received = await anext(self._received, b"")
-        except (httpx.HTTPError, TimeoutError) as error:
+            received = await anext(self._received, b"")
+        except httpx.HTTPError as error:
             raise _translated(error) from None
         self._received_size += len(received)
         self._check_size(self._settings.stream_bytes_max)
@@ -185,11 +193,11 @@ class Answer:
                     pass
 
 
-def _translated(error: httpx.HTTPError | TimeoutError) -> UpstreamError:
+def _translated(error: httpx.HTTPError) -> UpstreamError:
     """What failed, in our own words: foreign text may quote a header."""
     name = type(error).__name__
     match error:
-        case TimeoutError():
+        case DeadlineError():
             return UpstreamTimeoutError("the provider did not answer before the deadline")
         case httpx.ConnectTimeout() | httpx.PoolTimeout() | httpx.ConnectError() | httpx.UnsupportedProtocol():
             return UpstreamConnectError(f"no connection to the provider ({name})")

@@ -23,6 +23,7 @@ class OpenAICompatibleProvider:
         self._settings = settings
         self._http = HttpClient(
             settings,
+            path=PATH,
             headers=() if key is None else (("authorization", f"Bearer {key.reveal()}"),),
             unix_s=unix_s,
             tls=tls,
@@ -39,9 +40,8 @@ class OpenAICompatibleProvider:
             InvalidRequestError: A JSON schema in the conversation is not JSON.
         """
         body = request_body(call, max_tokens_field=self._settings.max_tokens_field)
-        async with self._http.post(
-            PATH, body, headers=call.headers, streamed=call.stream, timeout_s=call.timeout_s
-        ) as answer:
+        posted = self._http.post(body, headers=call.headers, streamed=call.stream, timeout_s=call.timeout_s)
+        async with posted as answer:
             if answer.is_json or not call.stream:
                 yield answer_events(await answer.read_all())
                 return

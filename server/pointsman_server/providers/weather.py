@@ -204,7 +204,7 @@ def outage_at(outages: tuple[Outage, ...], now_s: float) -> OutageKind | None:
 
 
 def demo_weather() -> tuple[ProviderWeather, ...]:
-    """Four simulated providers with ten endpoints that differ as real ones do: size, speed, load, moods.
+    """Four simulated providers with eleven endpoints that differ as real ones do: size, speed, load, moods.
 
     The figures are plausible, not measured: they describe no real provider.
     """
@@ -222,7 +222,7 @@ def demo_weather() -> tuple[ProviderWeather, ...]:
             endpoints=(
                 _endpoint("claude-3-5-sonnet", ttft_s=0.70, inter_token_s=0.018, tokens=200),
                 _endpoint("llama-3.1-70b-instruct", ttft_s=0.38, inter_token_s=0.014, tokens=150),
-                _endpoint("mistral-large", ttft_s=0.55, inter_token_s=0.022, tokens=160),
+                _endpoint("qwen2.5-72b-instruct", ttft_s=0.50, inter_token_s=0.018, tokens=190),
             ),
         ),
         ProviderWeather(
@@ -230,6 +230,7 @@ def demo_weather() -> tuple[ProviderWeather, ...]:
             endpoints=(
                 _endpoint("llama-3.1-70b-instruct", ttft_s=0.20, inter_token_s=0.004, tokens=150, knee_count=8),
                 _endpoint("llama-3.1-8b-instruct", ttft_s=0.12, inter_token_s=0.002, tokens=130, knee_count=16),
+                _endpoint("qwen2.5-72b-instruct", ttft_s=0.22, inter_token_s=0.006, tokens=190, knee_count=8),
             ),
         ),
         ProviderWeather(

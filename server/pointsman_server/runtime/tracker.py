@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 
 from pointsman_server.decision.types import BreakerState, EndpointRuntime, Latency, RuntimeSnapshot
 from pointsman_server.errors import UpstreamErrorKind
@@ -143,7 +143,7 @@ class _Endpoint:
         if ttft_s is not None and outcomes.lost_s > 0.0:
             # One success more than was seen: a bounded figure for those who never succeed.
             lost_s = min(DURATION_S_MAX, outcomes.lost_s / (outcomes.success_count + 1))
-            ttft_s = replace(ttft_s, mean=ttft_s.mean + lost_s)
+            ttft_s = ttft_s._replace(mean=ttft_s.mean + lost_s)
         return _Reading(tick, ttft_s, self._inter_token.latency(now_s), outcomes.error_rate, outcomes.call_count)
 
     def saw_first_token(self, ttft_s: float, *, now_s: float) -> None:

@@ -1,0 +1,230 @@
+"""Predicts how well each LLM will answer a prompt, and at what length, from one pass over the prompt.
+
+    text -> features -> vector-leaf booster -> latent z          (what the prompt asks of a model; once per prompt)
+                                               |
+    profile of a model: weights w, covariance C of w              (what the model can do; once per model)
+                                               v
+    quality = sigmoid(w . [1, z])      standard error = quality (1 - quality) sqrt(a [1, z] C [1, z] + b)
+
+So the cost hardly grows with the number of candidates, and a model joins with a vector. The weights are the posterior
+of a hierarchical logistic regression (see `training.profiles`): what the labels of a model do not tell is filled in
+from what is common among models, with a wider interval; its loadings shrink to the common ones, where only the means
+of the models rank them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from math import isnan
+
+import numpy as np
+import numpy.typing as npt
+import xgboost
+
+from pointsman_server.decision.types import QualityPrediction
+from pointsman_server.quality.features import FeatureExtractor
+from pointsman_server.quality.trees import CompleteTrees
+
+Floats = npt.NDArray[np.float32]
+
+LOG_TOKENS_MAX = 11.5
+"""Predicted lengths are cut at e^11.5 = 98,700 tokens, above the output limit of today's endpoints."""
+
+CATALOG_COUNT_MAX = 16
+"""How many sequences of model names are remembered with their profiles: a server asks for its whole catalog each time,
+so this many catalogs can alternate. One of 20 models takes about 20 kB."""
+
+
+def normalised(model: str) -> str:
+    """The form in which model names are compared: lower case, without a vendor before the last slash."""
+    return model.lower().rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Under which names a row of `ProfileTable` is found."""
+
+    model: str
+    """The trained LLM, normalised."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the same LLM, normalised."""
+    stand_ins: tuple[str, ...] = ()
+    """Newer relatives without training data, which borrow this profile with a wider interval, normalised."""
+    endpoints: tuple[tuple[str, str], ...] = ()
+    """(source, model as that source writes it) pairs from whose outcomes this profile was fitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileTable:
+    """What every trained LLM can do, one row each. Memory: about 0.7 kB per row for 12 latents."""
+
+    weights: Floats
+    """(models, 1 + latents): log-odds of a good answer at the mean prompt, and per unit of each latent."""
+    covariance: Floats
+    """(models, 1 + latents, 1 + latents): posterior covariance of the weights."""
+    length: Floats
+    """(models, 2): log of the expected output tokens at the mean prompt, and per unit of the length latent; NaN where
+    no source gives the lengths of that model."""
+
+    def __post_init__(self) -> None:
+        rows, columns = self.weights.shape
+        assert self.covariance.shape == (rows, columns, columns), "one covariance per row of weights"
+        assert self.length.shape == (rows, 2), "an intercept and a slope per row"
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalCalibration:
+    """How the posterior variance becomes an honest interval; fitted on held-out cells (see `standard_errors`)."""
+
+    variance_scale: float
+    """Factor on the variance that the profile's posterior gives, in log-odds squared."""
+    variance_floor: float
+    """Added to it: the error that all profiles share because the latent is itself a prediction, log-odds squared."""
+    stand_in_variance: float
+    """Added for a stand-in: how far an LLM is from its nearest trained relative, log-odds squared."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """The profiles of the known ones among some model names, side by side."""
+
+    names: tuple[str, ...]
+    """As they were asked."""
+    weights: Floats
+    covariance: Floats
+    length_intercept: Floats
+    length_slope: Floats
+    extra_variance: npt.NDArray[np.float64]
+    """What a stand-in's variance has on top, log-odds squared."""
+
+
+@dataclass(frozen=True)
+class QualityModel:
+    """A loaded quality artifact. Immutable; safe to call from several threads; one thread per call."""
+
+    name: str
+    version: str
+    features: FeatureExtractor
+    booster: xgboost.Booster
+    """Maps a feature vector to the latents and, as the last output, the length latent."""
+    profiles: tuple[Profile, ...]
+    table: ProfileTable
+    """Rows in the order of `profiles`."""
+    calibration: IntervalCalibration
+    _row_of: Mapping[str, tuple[int, bool]] = field(init=False, repr=False)
+    """Normalised name to its row and whether it is a stand-in."""
+    _trees: CompleteTrees = field(init=False, repr=False)
+    """The booster, as it is walked for one prompt."""
+    _candidates: Callable[[tuple[str, ...]], _Candidates] = field(init=False, repr=False, compare=False)
+    """`_gathered`, remembered for the last `CATALOG_COUNT_MAX` sequences of names."""
+
+    def __post_init__(self) -> None:
+        assert len(self.profiles) == len(self.table.weights), "one row per profile"
+        self.booster.set_param({"nthread": 1})
+        rows: dict[str, tuple[int, bool]] = {}
+        for row, profile in enumerate(self.profiles):
+            for name in (profile.model, *profile.aliases, *profile.stand_ins):
+                assert name == normalised(name), name
+                assert name not in rows, f"{name} names two profiles"
+                rows[name] = (row, name in profile.stand_ins)
+        object.__setattr__(self, "_row_of", rows)
+        object.__setattr__(self, "_trees", CompleteTrees.of(self.booster))
+        gathered = partial(_gathered, rows, self.table, self.calibration)
+        object.__setattr__(self, "_candidates", lru_cache(maxsize=CATALOG_COUNT_MAX)(gathered))
+
+    @property
+    def models(self) -> frozenset[str]:
+        """Every name that `predict` knows, aliases and stand-ins included, normalised."""
+        return frozenset(self._row_of)
+
+    def predict(self, text: str, models: Sequence[str]) -> Mapping[str, QualityPrediction]:
+        """What to expect of each of these models on this prompt, by the names given.
+
+        A model that the artifact does not know is absent. A prediction's `mean` is the calibrated probability of a
+        good answer. Its `standard_error` is the uncertainty of that probability, not the spread of one outcome: over
+        held-out cells of one model and one category of prompts, the true mean quality of the cell lies within
+        1.645 standard errors of the predicted mean in 90 % of cells (the sampling noise of the cell taken out).
+        """
+        candidates = self._candidates(tuple(models))
+        if not candidates.names:
+            return {}
+        position, length_latent = self.latent(text)
+        mean, error = _success(
+            self.calibration,
+            weights=candidates.weights,
+            covariance=candidates.covariance,
+            extra_variance=candidates.extra_variance,
+            position=position,
+        )
+        log_tokens = np.minimum(candidates.length_intercept + candidates.length_slope * length_latent, LOG_TOKENS_MAX)
+        return {
+            name: QualityPrediction(name_mean, name_error, None if isnan(count) else count)
+            for name, name_mean, name_error, count in zip(
+                candidates.names, mean.tolist(), error.tolist(), np.exp(log_tokens).tolist(), strict=True
+            )
+        }
+
+    def latent(self, text: str) -> tuple[Floats, float]:
+        """Where the prompt lies: [1, z] for the profiles, and the length latent."""
+        output = self._trees.predict(self.features(text))
+        position = np.empty_like(output)
+        position[0] = 1.0
+        position[1:] = output[:-1]
+        return position, float(output[-1])
+
+
+def success(
+    table: ProfileTable,
+    calibration: IntervalCalibration,
+    rows: npt.NDArray[np.intp],
+    position: Floats,
+    *,
+    stand_in: npt.NDArray[np.bool_],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Probability of a good answer and its standard error, for these rows of the table at one position [1, z]."""
+    extra_variance = calibration.stand_in_variance * stand_in.astype(np.float64)
+    return _success(
+        calibration,
+        weights=table.weights[rows],
+        covariance=table.covariance[rows],
+        extra_variance=extra_variance,
+        position=position,
+    )
+
+
+def _success(
+    calibration: IntervalCalibration,
+    *,
+    weights: Floats,
+    covariance: Floats,
+    extra_variance: npt.NDArray[np.float64],
+    position: Floats,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """`success` of profiles that are already side by side."""
+    mean = 1.0 / (1.0 + np.exp(-(weights @ position).astype(np.float64)))
+    posterior = (covariance @ position) @ position
+    variance = calibration.variance_scale * np.maximum(posterior, 0.0) + calibration.variance_floor + extra_variance
+    return mean, mean * (1.0 - mean) * np.sqrt(variance)
+
+
+def _gathered(
+    row_of: Mapping[str, tuple[int, bool]],
+    table: ProfileTable,
+    calibration: IntervalCalibration,
+    models: tuple[str, ...],
+) -> _Candidates:
+    """The profiles of those models that `row_of` knows, in their order."""
+    found = {model: row_of.get(model) or row_of.get(normalised(model)) for model in models}
+    known = {model: row for model, row in found.items() if row is not None}
+    rows = np.array([row for row, _ in known.values()], dtype=np.intp)
+    stand_in = np.array([is_stand_in for _, is_stand_in in known.values()], dtype=np.float64)
+    return _Candidates(
+        names=tuple(known),
+        weights=table.weights[rows],
+        covariance=table.covariance[rows],
+        length_intercept=table.length[rows, 0],
+        length_slope=table.length[rows, 1],
+        extra_variance=calibration.stand_in_variance * stand_in,
+    )
