@@ -47,6 +47,7 @@ class Ports:
     """Where the servers listen, on 127.0.0.1."""
 
     bare: int
+    bare_uvloop: int
     router: int
     upstream: int
 
@@ -87,21 +88,29 @@ class Callers:
         self._http = await self._stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._ports.upstream}", timeout=TIMEOUT_S, trust_env=False)
         )
-        self._echo: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = bare.unary_unary(
-            f"/{BARE_SERVICE}/Echo", None, None
+        on_uvloop = await self._stack.enter_async_context(
+            grpc.aio.insecure_channel(f"127.0.0.1:{self._ports.bare_uvloop}")
         )
         self._stub = RouterServiceStub(router)
-        self.calls[Case.ECHO] = self._call_echo
+        self.calls[Case.ECHO] = self._echo_call(bare)
+        self.calls[Case.ECHO_UVLOOP] = self._echo_call(on_uvloop)
         self.calls[Case.STREAM] = self._stream_call(bare, "Stream")
+        self.calls[Case.STREAM_UVLOOP] = self._stream_call(on_uvloop, "Stream")
         self.calls[Case.STREAM_PACED] = self._stream_call(bare, "StreamPaced")
+        self.calls[Case.STREAM_PACED_UVLOOP] = self._stream_call(on_uvloop, "StreamPaced")
         self.calls[Case.ROUTE] = self._route_call()
         for case in COMPLETES:
             self.calls[case] = self._complete_call(case)
         for case in DIRECTS:
             self.calls[case] = self._whole_call() if case is Case.HTTPX_WHOLE else self._events_call(case)
 
-    async def _call_echo(self, _number: int) -> None:
-        _expect(await self._echo(self._echoed, timeout=TIMEOUT_S), self._echoed)
+    def _echo_call(self, bare: grpc.aio.Channel) -> Callable[[int], Awaitable[None]]:
+        echo: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = bare.unary_unary(f"/{BARE_SERVICE}/Echo", None, None)
+
+        async def call(_number: int) -> None:
+            _expect(await echo(self._echoed, timeout=TIMEOUT_S), self._echoed)
+
+        return call
 
     def _stream_call(self, bare: grpc.aio.Channel, method: str) -> Callable[[int], Awaitable[None]]:
         stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = bare.unary_stream(

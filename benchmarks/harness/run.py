@@ -15,7 +15,7 @@ from benchmarks.harness.children import Child
 from benchmarks.harness.load import Order, Ports, serve_load
 from benchmarks.harness.machine import ROOT, this_machine
 from benchmarks.harness.report import Report, Sample, report
-from benchmarks.harness.servers import serve_bare, serve_router
+from benchmarks.harness.servers import serve_bare, serve_bare_on_uvloop, serve_router
 from benchmarks.harness.upstream import serve_upstream
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -50,12 +50,21 @@ class Bench:
         upstream = stack.enter_context(Child(serve_upstream))
         upstream_port: int = upstream.receive(START_TIMEOUT_S)
         bare = stack.enter_context(Child(serve_bare))
+        bare_uvloop = stack.enter_context(Child(serve_bare_on_uvloop))
         router = stack.enter_context(Child(serve_router, upstream_port))
         ports = Ports(
-            bare=bare.receive(START_TIMEOUT_S), router=router.receive(START_TIMEOUT_S), upstream=upstream_port
+            bare=bare.receive(START_TIMEOUT_S),
+            bare_uvloop=bare_uvloop.receive(START_TIMEOUT_S),
+            router=router.receive(START_TIMEOUT_S),
+            upstream=upstream_port,
         )
         self._load = stack.enter_context(Child(serve_load, ports, seed))
-        self._measured = {Part.BARE: bare, Part.ROUTER: router, Part.CALLER: self._load}
+        self._measured = {
+            Part.BARE: bare,
+            Part.BARE_UVLOOP: bare_uvloop,
+            Part.ROUTER: router,
+            Part.CALLER: self._load,
+        }
 
     def prepare_round(self) -> None:
         """Gives the router fresh runtime data of every endpoint."""

@@ -44,7 +44,12 @@ async def _stream_paced(_request: bytes, context: Context) -> None:
 
 
 def serve_bare(pipe: Connection) -> None:
-    """A child: the least that grpc.aio can do, on the event loop and with the options of the real server."""
+    """A child: the least that grpc.aio can do with the options of the real server, on asyncio's own loop."""
+    asyncio.run(_serve_bare(pipe))
+
+
+def serve_bare_on_uvloop(pipe: Connection) -> None:
+    """A child: the same on the event loop of the real server."""
     uvloop.run(_serve_bare(pipe))
 
 

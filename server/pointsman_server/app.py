@@ -24,7 +24,7 @@ from watchfiles import awatch
 
 from pointsman_server.config.load import load_config
 from pointsman_server.config.settings import Config, RouterSettings, ServerSettings
-from pointsman_server.decision.resolve import KnownNames, NamedRouter, resolve
+from pointsman_server.decision.resolve import KnownNames, NamedRouter, effective_router_string, resolve
 from pointsman_server.decision.router_string import RouterAlternative
 from pointsman_server.edge.interceptors import Guard
 from pointsman_server.edge.service import SERVICE_NAME, RouterServicer
@@ -185,7 +185,8 @@ class Application:
                 models[path] = load(path)
             named = _named_router(settings, config)
             version = _hash(config.catalog.version, models[path].version, settings.version)
-            routers[name] = ServedRouter(named, version, models[path])
+            text = str(effective_router_string(named.alternatives))
+            routers[name] = ServedRouter(named, version, models[path], text)
         return World.of(
             config.catalog,
             routers,

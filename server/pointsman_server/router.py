@@ -81,7 +81,8 @@ class Decided:
     decision: Decision
     facts: RequestFacts
     served: ServedRouter
-    effective: RouterString
+    router_text: str
+    """What was decided by, in full: the router's constraints and preferences with the caller's in them."""
     world: World
 
 
@@ -196,8 +197,9 @@ class Router:
                 decision.chosen.endpoint.name, decision.router_name, facts.input_token_count, served=served
             ),
         )
-        effective = effective_router_string(asked)
-        return Decided(decision=decision, facts=facts, served=router, effective=effective, world=world)
+        as_it_is = asked.alternatives == router.router.alternatives
+        text = router.text if as_it_is else str(effective_router_string(asked.alternatives))
+        return Decided(decision=decision, facts=facts, served=router, router_text=text, world=world)
 
     async def complete(
         self, request: RoutingRequest, execution: Execution, span: RequestSpan

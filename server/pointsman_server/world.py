@@ -23,6 +23,8 @@ class ServedRouter:
     version: str
     """Changes with the router's configuration, the catalog, or the quality artifact."""
     quality: QualityModel
+    text: str
+    """The router as text, for the requests that ask for it as it is."""
 
 
 @dataclass(frozen=True, slots=True)

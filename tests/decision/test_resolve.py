@@ -163,7 +163,7 @@ def test_the_effective_router_reads_back_as_the_same_policies(
     very policies that were decided by."""
     routers = {"default": NamedRouter("default", tuple(alternatives))}
     resolved = resolved_or_skipped(parse_router_string("router"), wish, routers)
-    shown = str(effective_router_string(resolved))
+    shown = str(effective_router_string(resolved.alternatives))
     read = resolve(parse_router_string(shown), NOTHING_MORE, routers={"default": NamedRouter("default")}, known=KNOWN)
     assert read.alternatives == resolved.alternatives
 

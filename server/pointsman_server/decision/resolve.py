@@ -137,8 +137,8 @@ def _near(name: str, known: frozenset[str]) -> str:
 
 def _merged(base: Policy, asked: RouterAlternative, path: str, violations: list[FieldViolation]) -> Policy:
     """`base` with what is asked on top."""
-    if asked == RouterAlternative(asked.head):
-        return base
+    if not base.bounds and asked == RouterAlternative(asked.head):
+        return base  # The usual case, worth a shortcut: nothing to add, and no bound that may stand twice.
     allowed: dict[str, frozenset[str]] = {}
     for item in fields(SearchSpace):
         ours: frozenset[str] = getattr(base.space, item.name)
@@ -177,13 +177,13 @@ def _merged_labels(
     return frozenset(merged)
 
 
-def effective_router_string(resolved: ResolvedRouting) -> RouterString:
+def effective_router_string(alternatives: Iterable[Policy]) -> RouterString:
     """The router string that says in full what was decided by, whatever the named routers are called elsewhere."""
     return RouterString(
         tuple(
             RouterAlternative(
                 DEFAULT_HEAD, policy.space, policy.bounds, policy.capabilities, policy.labels, policy.preference
             )
-            for policy in resolved.alternatives
+            for policy in alternatives
         )
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -16,7 +15,6 @@ from pointsman.v1 import chat_pb2, router_service_pb2, routing_pb2
 from pointsman_server import chat
 from pointsman_server.attempt import UsageCounted
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
-from pointsman_server.decision.resolve import ResolvedRouting, effective_router_string
 from pointsman_server.decision.router_string import RouterAlternative
 from pointsman_server.decision.types import (
     Bound,
@@ -33,11 +31,11 @@ from pointsman_server.decision.types import (
     Latency,
     Objective,
     Preference,
-    QualityPrediction,
     Rejection,
     RejectionReason,
     Relaxation,
     SearchSpace,
+    UtilityTerm,
     Weights,
 )
 from pointsman_server.errors import AttemptFailure, UpstreamErrorKind
@@ -326,43 +324,68 @@ def fill_decision(
 def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candidate]) -> None:
     """Adds candidates in their order, ranked from 1 where eligible.
 
-    A decision has hundreds of sub-messages, so they are written in place, from fields: to build each on its own and copy
-    it into its parent takes four times as long (make bench-overhead).
+    A decision has hundreds of sub-messages, so they are written where they stand, and what stays the same from one
+    decision to the next is copied as a whole: to build each on its own takes four times as long (make bench-overhead).
     """
     add = message.candidates.add
     for rank, candidate in enumerate(candidates, start=1):
+        added = add()
         endpoint, quality = candidate.endpoint, candidate.quality
-        added = add(
-            endpoint=endpoint.name,
-            model=endpoint.model,
-            provider=endpoint.provider,
-            rank=0 if candidate.rejections else rank,
-            utility=candidate.utility,
-            probability=candidate.probability,
-            quality=None if quality is None else _quality_fields(quality),
-            output_token_count=candidate.output_token_count,
-            cost_usd=candidate.cost_usd,
-            ttft=_latency_to_proto(candidate.ttft_s),
-            inter_token_latency=_latency_to_proto(candidate.inter_token_latency_s),
-            end_to_end_latency=_duration_fields(candidate.end_to_end_latency_s),
-            error_rate=candidate.error_rate,
-            runtime_age=_duration_fields(candidate.runtime_age_s),
-            alternative=candidate.alternative,
+        added.CopyFrom(
+            _lasting_part(
+                endpoint.name, endpoint.model, endpoint.provider, candidate.ttft_s, candidate.inter_token_latency_s
+            )
         )
-        add_term = added.utility_terms.add
-        for metric, weight, value, assumed, contribution in candidate.terms:
-            number = METRIC_TO_PROTO[metric]
-            if assumed:
-                add_term(metric=number, weight=weight, value=value, assumed=True, contribution=contribution)
-            else:
-                add_term(metric=number, weight=weight, value=value, contribution=contribution)
+        added.probability = candidate.probability
+        added.alternative = candidate.alternative
+        if candidate.utility is not None:
+            added.rank = rank
+            added.utility = candidate.utility
+        if quality is not None:
+            spread = INTERVAL_NORMAL_QUANTILE * quality.standard_error
+            shown = added.quality
+            shown.mean = quality.mean
+            shown.low = max(0.0, quality.mean - spread)
+            shown.high = min(1.0, quality.mean + spread)
+        if candidate.output_token_count is not None:
+            added.output_token_count = candidate.output_token_count
+        if candidate.cost_usd is not None:
+            added.cost_usd = candidate.cost_usd
+        if candidate.error_rate is not None:
+            added.error_rate = candidate.error_rate
+        if candidate.end_to_end_latency_s is not None:
+            _fill_duration(added.end_to_end_latency, candidate.end_to_end_latency_s)
+        if candidate.runtime_age_s is not None:
+            _fill_duration(added.runtime_age, candidate.runtime_age_s)
+        _fill_terms(added, candidate.terms)
         if candidate.rejections:
             added.rejections.extend([rejection_to_proto(rejection) for rejection in candidate.rejections])
 
 
-def _quality_fields(quality: QualityPrediction) -> Any:
-    spread = INTERVAL_NORMAL_QUANTILE * quality.standard_error
-    return {"mean": quality.mean, "low": max(0.0, quality.mean - spread), "high": min(1.0, quality.mean + spread)}
+@lru_cache(maxsize=4096)
+def _lasting_part(
+    name: str, model: str, provider: str, ttft_s: Latency | None, inter_token_latency_s: Latency | None
+) -> routing_pb2.Candidate:
+    """What is the same in every decision until the endpoint is observed again. Remembered; about 1 kB each."""
+    return routing_pb2.Candidate(
+        endpoint=name,
+        model=model,
+        provider=provider,
+        ttft=_latency_to_proto(ttft_s),
+        inter_token_latency=_latency_to_proto(inter_token_latency_s),
+    )
+
+
+def _fill_terms(added: routing_pb2.Candidate, terms: Iterable[UtilityTerm]) -> None:
+    add_term = added.utility_terms.add
+    for metric, weight, value, assumed, contribution in terms:
+        term = add_term()
+        term.metric = METRIC_TO_PROTO[metric]
+        term.weight = weight
+        term.value = value
+        term.contribution = contribution
+        if assumed:
+            term.assumed = True
 
 
 def rejection_to_proto(rejection: Rejection) -> routing_pb2.Rejection:
@@ -493,9 +516,7 @@ def preferences_to_proto(preference: Preference) -> routing_pb2.Preferences:
             return routing_pb2.Preferences(weights=weights)
 
 
-@lru_cache(maxsize=8192)
 def _latency_to_proto(latency: Latency | None) -> routing_pb2.LatencyEstimate | None:
-    """Remembered, because estimates stay the same from one observation to the next; messages are copied when set."""
     if latency is None:
         return None
     return routing_pb2.LatencyEstimate(
@@ -514,12 +535,10 @@ def duration(value_s: float) -> Duration:
     return Duration(seconds=whole, nanos=int((value_s - whole) * 1e9))
 
 
-def _duration_fields(value_s: float | None) -> Any:
-    """The fields of a protobuf duration, which serve as one where a message is built from fields."""
-    if value_s is None:
-        return None
+def _fill_duration(message: Duration, value_s: float) -> None:
     whole = int(value_s)
-    return {"seconds": whole, "nanos": int((value_s - whole) * 1e9)}
+    message.seconds = whole
+    message.nanos = int((value_s - whole) * 1e9)
 
 
 def _optional_duration(value_s: float | None) -> Duration | None:
@@ -575,12 +594,11 @@ def router_to_proto(served: ServedRouter) -> routing_pb2.Router:
     """A named router with the quality artifact that it predicts by."""
     router, quality = served.router, served.quality
     first = router.alternatives[0]
-    text = effective_router_string(ResolvedRouting(router, router.alternatives))
     return routing_pb2.Router(
         name=router.name,
         version=served.version,
         description=router.description,
-        text=str(text),
+        text=served.text,
         quality_artifact=routing_pb2.QualityArtifact(
             name=quality.name, version=quality.version, models=sorted(quality.models)
         ),

@@ -172,7 +172,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
             input_token_count=decided.facts.input_token_count,
             decide_time_s=self._unix_s(),
             quality_artifact=f"{quality.name}@{quality.version}",
-            router_text=str(decided.effective),
+            router_text=decided.router_text,
             with_candidates=with_candidates,
         )
 

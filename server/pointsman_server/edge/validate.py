@@ -202,9 +202,12 @@ def _conversation(
         ):
             violations.add("conversation.messages", "must end with a turn of the user or of a tool")
     tool_names = _tools(conversation, violations)
-    _tool_choice(conversation.tool_choice, tool_names, violations)
-    _response_format(conversation.response_format, violations)
-    _sampling(conversation.sampling, violations)
+    if conversation.HasField("tool_choice"):
+        _tool_choice(conversation.tool_choice, tool_names, violations)
+    if conversation.HasField("response_format"):
+        _response_format(conversation.response_format, violations)
+    if conversation.HasField("sampling"):
+        _sampling(conversation.sampling, violations)
 
 
 def _message(path: str, message: chat_pb2.Message, violations: Violations) -> None:
