@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import uvloop
 from pointsman.v1 import chat_pb2, router_service_pb2
-from pointsman_server.app import Application, server_options
+from pointsman_server.app import Application, server_options, settle_memory
 from pointsman_server.config.load import parse_config
 from pointsman_server.config.settings import ServerSettings
 
@@ -78,5 +78,6 @@ async def _serve_router(pipe: Connection, upstream_port: int) -> None:
         router_config(upstream_port), source="the benchmark's configuration", directory=Path(), environment=os.environ
     )
     async with Application(config) as application:
+        settle_memory()
         pipe.send(application.port)
         await until_closed(pipe)

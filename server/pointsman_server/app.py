@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import logging
 import os
@@ -56,6 +57,8 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 """A client that vanished without a word is noticed within 40 s."""
 CLIENT_PING_INTERVAL_MIN_MS = 5_000
 """Clients may ping this often; gRPC's default of five minutes ends the connections of careful ones."""
+COLLECTOR_THRESHOLDS = (50_000, 20, 100)
+"""New objects before a search for cycles among them, and searches before the next older generation is searched."""
 PROVIDER_RETIREMENT_S = 900.0
 """A provider that a reload replaced keeps its connections until its last answers must have ended."""
 SIMULATION_SEED = 7
@@ -283,6 +286,17 @@ def run(options: ServeOptions) -> None:
     uvloop.run(serve(options))
 
 
+def settle_memory() -> None:
+    """Takes what was loaded at the start out of the garbage collector's sight, and has it look less often.
+
+    What a request makes is freed by its reference counts. By default Python would search for cycles every 700 objects,
+    which is a third of one decision: 5 % of its time (make bench-overhead). Cycles can hold back some 10 MB this way.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)
+
+
 async def serve(options: ServeOptions, environment: Mapping[str, str] = os.environ) -> None:
     """The same within a running loop."""
     stop = asyncio.Event()
@@ -301,6 +315,7 @@ async def serve(options: ServeOptions, environment: Mapping[str, str] = os.envir
         if options.listen is not None:
             config = replace(config, server=replace(config.server, listen=options.listen))
         application = await stack.enter_async_context(Application(config))
+        settle_memory()
         for notice in config.notices:
             logger.warning("%s", notice)
         address = config.server.listen.rpartition(":")[0]
