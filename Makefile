@@ -20,7 +20,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(DEMO_STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Installing Pointsman's server into $(VENV) (about 200 MB, a minute or two)"
+	@echo "Installing Pointsman's server into $(VENV) (about 350 MB, a minute or two)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server]'
 	@touch $@
 
