@@ -25,7 +25,13 @@ from watchfiles import awatch
 
 from pointsman_server.config.load import load_config
 from pointsman_server.config.settings import Config, RouterSettings, ServerSettings
-from pointsman_server.decision.resolve import KnownNames, NamedRouter, effective_router_string, resolve
+from pointsman_server.decision.resolve import (
+    DEFAULT_ROUTER_NAME,
+    KnownNames,
+    NamedRouter,
+    effective_router_string,
+    resolve,
+)
 from pointsman_server.decision.router_string import RouterAlternative
 from pointsman_server.edge.interceptors import Guard
 from pointsman_server.edge.service import SERVICE_NAME, RouterServicer
@@ -222,7 +228,7 @@ class Application:
 
 def _named_router(settings: RouterSettings, config: Config) -> NamedRouter:
     """A configured router, its text resolved against the built-in default and the catalog's models."""
-    base = {"default": NamedRouter("default")}
+    base = {DEFAULT_ROUTER_NAME: NamedRouter(DEFAULT_ROUTER_NAME)}
     known = KnownNames.of(config.catalog.endpoints)
     resolved = resolve(settings.policy, RouterAlternative(""), routers=base, known=known)
     return NamedRouter(settings.name, resolved.alternatives, settings.exploration, settings.description)

@@ -44,8 +44,9 @@ _SERVICE_CONFIG = {
 
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    # The server refuses more than 8 MiB, so don't send it; what it sends is at most a page of 1,000 endpoints.
-    ("grpc.max_send_message_length", 8 * 1024 * 1024),
+    # What is too large the server says, with its limit, which can be set as high as this; what it sends is at most a
+    # page of 1,000 endpoints, or a decision over 4,096.
+    ("grpc.max_send_message_length", 256 * 1024 * 1024),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     # Error details travel in the trailers: 256 rejected candidates with their reasons are beyond the default of 8 KiB.
     ("grpc.max_metadata_size", 512 * 1024),

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pointsman_server.catalog.catalog import Catalog
+from pointsman_server.decision.resolve import DEFAULT_ROUTER_NAME
 from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterAlternative, RouterString
 from pointsman_server.decision.types import Exploration
 from pointsman_server.providers.base import ProviderSettings, Secret
 
-DEFAULT_ROUTER = "default"
+DEFAULT_ROUTER = DEFAULT_ROUTER_NAME
 """The router of a request that names none; it always exists."""
 
 
