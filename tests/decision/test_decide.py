@@ -229,6 +229,33 @@ def test_near_ties_share_the_traffic() -> None:
     assert abs(slow_count / 2000 - stated["m@slow"]) < 0.04
 
 
+def test_a_trade_off_is_a_tie_and_a_mere_loss_is_not() -> None:
+    """Of two close rivals the one that is cheaper but worse shares the traffic; the one that is only worse gets none."""
+    endpoints = tuple(
+        Endpoint(model, "p", input_price_usd_per_mtok=price)
+        for model, price in (("best", 2.0), ("cheaper", 1.0), ("only-worse", 2.0))
+    )
+    decision = decide(
+        DecisionInput(
+            decision_id="d-1",
+            facts=RequestFacts(input_token_count=100),
+            alternatives=(Policy(preference=Weights.of({Metric.QUALITY: 1.0, Metric.INPUT_PRICE: 0.01})),),
+            endpoints=endpoints,
+            qualities={
+                "best": QualityPrediction(0.800, 0.05),
+                "cheaper": QualityPrediction(0.788, 0.05),
+                "only-worse": QualityPrediction(0.798, 0.05),
+            },
+            snapshot=RuntimeSnapshot(),
+            seed=1,
+            exploration=NO_EXPLORATION,
+        )
+    )
+    shares = {candidate.endpoint.model: candidate.probability for candidate in decision.candidates}
+    assert shares["only-worse"] == 0.0
+    assert 0.2 < shares["cheaper"] < 0.5 < shares["best"]
+
+
 def test_a_clear_winner_takes_all() -> None:
     """Beyond the noise the better endpoint always wins, and the decision says so."""
     decisions = [two_providers(slow_s=0.2, seed=seed, exploration=NO_EXPLORATION) for seed in range(50)]
@@ -312,6 +339,30 @@ def test_an_objective_seeks_its_end_and_ranks_the_unknown_last() -> None:
         exploration=NO_EXPLORATION,
     )
     assert [c.endpoint.model for c in decide(base).eligible] == ["cheap", "dear", "unknown"]
+
+
+def test_what_is_unknown_is_assumed_to_be_like_the_others() -> None:
+    """An unknown quality counts as the worse of the two middle ones, an unknown price as the higher of the two."""
+    prices = {"a": 1.0, "b": 2.0, "c": 4.0, "d": 8.0, "unknown": None}
+    decision = decide(
+        DecisionInput(
+            decision_id="d-1",
+            facts=RequestFacts(input_token_count=10),
+            alternatives=(Policy(preference=Weights.of({Metric.QUALITY: 1.0, Metric.INPUT_PRICE: 0.01})),),
+            endpoints=tuple(Endpoint(name, "p", input_price_usd_per_mtok=price) for name, price in prices.items()),
+            qualities={
+                name: QualityPrediction(mean, 0.05) for name, mean in (("a", 0.2), ("b", 0.4), ("c", 0.6), ("d", 0.8))
+            },
+            snapshot=RuntimeSnapshot(),
+            seed=1,
+            exploration=NO_EXPLORATION,
+        )
+    )
+    (candidate,) = [c for c in decision.candidates if c.endpoint.model == "unknown"]
+    assert [(term.metric, term.value, term.assumed) for term in candidate.terms] == [
+        (Metric.QUALITY, 0.4, True),
+        (Metric.INPUT_PRICE, 4.0, True),
+    ]
 
 
 def test_risk_makes_a_relative_floor_stricter() -> None:

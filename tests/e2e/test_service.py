@@ -212,6 +212,16 @@ async def test_a_reload_changes_what_is_served_and_keeps_what_is_known(server: R
     assert (await server.client.route("hi")).router_version != version
 
 
+async def test_an_endpoint_that_comes_back_starts_anew(server: Running) -> None:
+    """What was known of an endpoint is forgotten when it leaves the catalog."""
+    decision = await server.client.route("hi", router="b@north")
+    await server.client.report_outcome(decision.id, ttft_s=0.2, duration_s=0.4)
+    server.application.reload(config_of(endpoints({"north": ["a"]}, NOWHERE)))
+    server.application.reload(config_of(CATALOG))
+    statuses = {status.endpoint.name: status.runtime for status in await server.client.list_endpoints()}
+    assert statuses["b@north"].observation_count == 0
+
+
 async def test_a_stream_under_way_survives_a_reload() -> None:
     """A reload that replaces a provider lets its answers end."""
     gate = asyncio.Event()
