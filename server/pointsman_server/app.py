@@ -42,7 +42,7 @@ from pointsman_server.providers.http_client import default_tls
 from pointsman_server.providers.registry import create_provider
 from pointsman_server.providers.simulated import SimulatedProviders
 from pointsman_server.providers.weather import demo_weather
-from pointsman_server.quality.artifact import builtin_artifact_path, load
+from pointsman_server.quality.artifact import MANIFEST_FILE, builtin_artifact_path, load
 from pointsman_server.quality.model import QualityModel
 from pointsman_server.router import Router
 from pointsman_server.runtime.tracker import RuntimeTracker
@@ -106,6 +106,8 @@ class Application:
         self._chance = chance or Chance()
         self._tls = default_tls()
         self._config = config
+        self._started_with = (config.server, config.telemetry)
+        self._models: dict[tuple[Path, str | None], QualityModel] = {}
         self._telemetry = telemetry or configure_telemetry(
             TelemetrySettings(
                 otlp_endpoint=config.telemetry.otlp_endpoint,
@@ -166,8 +168,10 @@ class Application:
         idle.cancel()
         await self._server.stop(None)
         await stopping
-        for task in self._retirements:
+        retirements = tuple(self._retirements)
+        for task in retirements:
             task.cancel()
+        await asyncio.gather(*retirements, return_exceptions=True)
         for provider in self._providers.values():
             await provider.aclose()
         await asyncio.to_thread(self._telemetry.shutdown)
@@ -182,20 +186,22 @@ class Application:
         """
         self.router.world = self._world(config)
         self.router.tracker.retain(frozenset(config.catalog.by_name))
-        if (config.server, config.telemetry) != (self._config.server, self._config.telemetry):
+        if (config.server, config.telemetry) != self._started_with:
             logger.warning("[server] and [telemetry] have changed; they take effect at the next start")
 
     def _world(self, config: Config) -> World:
-        models: dict[Path, QualityModel] = {}
+        models: dict[tuple[Path, str | None], QualityModel] = {}
         routers = {}
         for name, settings in config.routers.items():
             path = settings.artifact or config.quality_artifact or builtin_artifact_path()
-            if path not in models:
-                models[path] = load(path)
+            # The manifest has the checksum of every file, so an artifact is loaded again only when it has changed.
+            key = (path, _content_hash(path / MANIFEST_FILE))
+            model = models[key] = models.get(key) or self._models.get(key) or load(path)
             named = _named_router(settings, config)
-            version = _hash(config.catalog.version, models[path].version, settings.version)
+            version = _hash(config.catalog.version, model.version, settings.version)
             text = str(effective_router_string(named.alternatives))
-            routers[name] = ServedRouter(named, version, models[path], text)
+            routers[name] = ServedRouter(named, version, model, text)
+        self._models = models
         return World.of(
             config.catalog,
             routers,
@@ -318,8 +324,7 @@ async def serve(options: ServeOptions, environment: Mapping[str, str] = os.envir
             config = simulated_config(f"http://127.0.0.1:{simulated.port}", environment)
         else:
             config = load_config(options.config_path, environment)
-        if options.listen is not None:
-            config = replace(config, server=replace(config.server, listen=options.listen))
+        config = _overridden(config, options)
         application = await stack.enter_async_context(Application(config))
         settle_memory()
         for notice in config.notices:
@@ -330,6 +335,13 @@ async def serve(options: ServeOptions, environment: Mapping[str, str] = os.envir
             reloads = asyncio.create_task(_reload_on_change(application, options, environment))
             stack.callback(reloads.cancel)
         await stop.wait()
+
+
+def _overridden(config: Config, options: ServeOptions) -> Config:
+    """The configuration with what the command line says instead."""
+    if options.listen is None:
+        return config
+    return replace(config, server=replace(config.server, listen=options.listen))
 
 
 async def _reload_on_change(application: Application, options: ServeOptions, environment: Mapping[str, str]) -> None:
@@ -344,8 +356,8 @@ async def _reload_on_change(application: Application, options: ServeOptions, env
             await asked.wait()
             asked.clear()
             try:
-                config = load_config(path, environment)
-                application.reload(config)
+                config = await asyncio.to_thread(load_config, path, environment)
+                application.reload(_overridden(config, options))
             except (ConfigError, ArtifactError) as error:
                 logger.warning("not reloaded, the configuration in force stays: %s", error)
             else:

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from pointsman import (
     AsyncClient,
     Delta,
+    InternalError,
     InvalidRequestError,
     NotFoundError,
     ResourceExhaustedError,
@@ -26,7 +27,7 @@ from pointsman.v1 import router_service_pb2, routing_pb2
 from pointsman_server.app import Application
 from pointsman_server.config import parse_config
 from pointsman_server.edge.service import SERVICE_NAME
-from pointsman_server.errors import ConfigError
+from pointsman_server.errors import ArtifactError, ConfigError
 from pointsman_server.providers.scripted import Hang, ReadRequest, ScriptedUpstream, Send, WaitFor, stream_head
 
 NOWHERE = {"north": "http://127.0.0.1:9/v1", "south": "http://127.0.0.1:9/v1"}
@@ -220,6 +221,32 @@ async def test_an_endpoint_that_comes_back_starts_anew(server: Running) -> None:
     server.application.reload(config_of(CATALOG))
     statuses = {status.endpoint.name: status.runtime for status in await server.client.list_endpoints()}
     assert statuses["b@north"].observation_count == 0
+
+
+async def test_what_takes_a_restart_is_said_at_a_reload(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """A changed [server] table is told about, an unchanged one is not, and an unchanged artifact is not loaded again."""
+    quality = server.application.router.world.routers["default"].quality
+    server.application.reload(config_of(CATALOG))
+    assert caplog.text == ""
+    assert server.application.router.world.routers["default"].quality is quality
+    server.application.reload(config_of(CATALOG, server="request_count_max = 7"))
+    assert "they take effect at the next start" in caplog.text
+
+
+async def test_a_bug_is_answered_by_an_id_alone(
+    server: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever escapes, an error of ours that no call should end in or a foreign one, is INTERNAL and says nothing."""
+    for bug in (ArtifactError("canary-bug"), ValueError("canary-bug")):
+
+        def broken(*_: object, bug: Exception = bug, **__: object) -> None:
+            raise bug
+
+        monkeypatch.setattr(server.application.router, "route", broken)
+        with pytest.raises(InternalError) as caught:
+            await server.client.route("hi")
+        assert caught.value.error_id in caplog.text
+        assert "canary-bug" not in f"{caught.value.status}{caplog.text}"
 
 
 async def test_a_stream_under_way_survives_a_reload() -> None:

@@ -69,8 +69,8 @@ class Failure:
         return ((STATUS_DETAILS_KEY, status.SerializeToString()),)
 
 
-def failure_of(error: PointsmanError) -> Failure:
-    """The status that `error` is answered with."""
+def failure_of(error: PointsmanError) -> Failure | None:
+    """The status that `error` is answered with; None for an error that no call should end in, which is a bug."""
     return _failure(error)
 
 
@@ -98,9 +98,9 @@ def _status(
 
 
 @singledispatch
-def _failure(error: PointsmanError) -> Failure:
+def _failure(_error: PointsmanError) -> Failure | None:
     """An error that no caller should ever see has no status of its own."""
-    raise error
+    return None
 
 
 @_failure.register

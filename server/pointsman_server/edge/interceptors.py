@@ -167,7 +167,7 @@ class Guard:
             result = await call()
             status = grpc.StatusCode.OK
         except PointsmanError as error:
-            failure = failure_of(error)
+            failure = failure_of(error) or internal_failure(_log_bug(method, error))
         except Exception as error:  # noqa: BLE001 - the one place where a bug ends: with an id, and nothing of its text
             failure = internal_failure(_log_bug(method, error))
         finally:
