@@ -18,7 +18,6 @@ def simulated_config_text(origin: str) -> str:
     return template.replace("{origin}", origin)
 
 
-def simulated_config(origin: str, environment: Mapping[str, str], *, server: str = "") -> Config:
-    """The same, parsed; `server` is TOML to put before it, such as a [server] table."""
-    text = f"{server}\n{simulated_config_text(origin)}"
-    return parse_config(text, source=SOURCE, directory=Path(), environment=environment)
+def simulated_config(origin: str, environment: Mapping[str, str]) -> Config:
+    """The same, parsed."""
+    return parse_config(simulated_config_text(origin), source=SOURCE, directory=Path(), environment=environment)
