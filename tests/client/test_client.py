@@ -34,6 +34,7 @@ from pointsman.v1.routing_pb2 import AttemptStarted, Routing
 _PATIENCE_S = 30.0
 """How long the server may take to see a cancellation before the test gives up on it."""
 
+_STOPPING = Failure(grpc.StatusCode.CANCELLED)
 _DOWN = Failure(grpc.StatusCode.UNAVAILABLE, "every endpoint is down", "ERROR_REASON_ENDPOINTS_DOWN")
 
 
@@ -261,9 +262,9 @@ async def test_many_outcomes_are_told_in_one_stream(
 
 
 async def test_decisions_are_asked_for_again(server: ScriptedServer, client: Client, async_client: AsyncClient) -> None:
-    """A decision or a list that meets an unavailable server is asked for again."""
+    """A decision or a list that meets an unavailable server, or one that just stops, is asked for again."""
     answer = RouteResponse(decision=DECISION)
-    server.on("Route", _DOWN, answer, _DOWN, answer)
+    server.on("Route", _DOWN, answer, _STOPPING, answer)
     server.on("ListRouters", _DOWN, ListRoutersResponse(routers=ROUTERS))
     assert client.route("Hello") == await async_client.route("Hello") == DECISION
     assert client.list_routers() == ROUTERS

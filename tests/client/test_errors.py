@@ -132,6 +132,7 @@ _CODE = grpc.StatusCode
         (_failure(_CODE.NOT_FOUND, "OF_TOMORROW"), pointsman.NotFoundError, {"reason": "ERROR_REASON_OF_TOMORROW"}),
         (_failure(_CODE.ABORTED, "OF_TOMORROW"), PointsmanError, {"code": _CODE.ABORTED}),
         (Failure(_CODE.UNAVAILABLE, "by a proxy"), pointsman.UnavailableError, {"reason": "", "retry_after_s": None}),
+        (Failure(_CODE.CANCELLED, "by a stop"), pointsman.UnavailableError, {"code": _CODE.CANCELLED}),
         (Failure(_CODE.PERMISSION_DENIED, "by a proxy"), PointsmanError, {"message": "by a proxy"}),
         (Failure(_CODE.INTERNAL), pointsman.InternalError, {"error_id": "", "message": "INTERNAL"}),
         # A proxy's own ErrorInfo is not ours.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from e2e.harness import delta_event, endpoints, streaming, urls_of
-from pointsman import AsyncClient, Delta, TlsSettings, UnavailableError
+from pointsman import AsyncClient, DeadlineExceededError, Delta, TlsSettings, UnavailableError
 from pointsman_server.providers.scripted import ReadRequest, ScriptedUpstream, Send, WaitFor, stream_head
 
 PROGRAM = str(Path(sys.executable).with_name("pointsman"))
@@ -81,7 +81,8 @@ async def test_a_told_server_ends_its_streams_and_then_itself(tmp_path: Path, si
                         server.process.send_signal(signal_number)
                         await server.line_with("stopping")
                         async with AsyncClient(server.address) as late:
-                            with pytest.raises(UnavailableError):
+                            # A connection made while the port closes may be left without a word: gRPC's own race.
+                            with pytest.raises((UnavailableError, DeadlineExceededError)):
                                 await late.complete_text("hi", timeout_s=5.0)
                         gate.set()
             assert "".join(texts) == "before"

@@ -5,7 +5,7 @@
     +- NoEligibleEndpointError     no endpoint satisfies the constraints; each rejection, the nearest relaxations
     +- AttemptsExhaustedError      every attempt failed before anything was sent; what each one met
     +- StreamBrokenError           the answer broke off after a part of it was sent
-    +- UnavailableError            nobody can serve the call for now; when to try again
+    +- UnavailableError            nobody can serve the call for now, or the server stopped; when to try again
     +- ResourceExhaustedError      a limit is reached; when to try again, which quota
     +- UnauthenticatedError        the call has no valid API key
     +- NotFoundError               what the call names does not exist (any more)
@@ -222,6 +222,8 @@ ERROR_BY_REASON: Mapping[str, type[PointsmanError]] = {
 """The error of every reason that the contract has."""
 
 _ERROR_BY_CODE: Mapping[grpc.StatusCode, type[PointsmanError]] = {
+    # What a caller cancels is never read to its end, so this one was cut off by a server that was just stopping.
+    grpc.StatusCode.CANCELLED: UnavailableError,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhaustedError,
