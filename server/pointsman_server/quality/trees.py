@@ -27,6 +27,8 @@ DEPTH_MAX = 10
 
 NO_CHILD = -1
 """What XGBoost writes for the left child of a leaf."""
+_TREES = '"trees":['
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,10 @@ class CompleteTrees:
         Raises:
             ArtifactError: the booster is of another kind, or deeper than `DEPTH_MAX`.
         """
-        learner = json.loads(booster.save_raw("json"))["learner"]
+        learner, trees = _parsed(booster)
         kind, objective = learner["gradient_booster"]["name"], learner["objective"]["name"]
         if (kind, objective) != ("gbtree", "reg:squarederror"):
             raise ArtifactError(f"the booster is {kind} for {objective}; train gbtree for reg:squarederror")
-        trees = learner["gradient_booster"]["model"]["trees"]
         if not all(tree.get("leaf_weights") for tree in trees):
             raise ArtifactError("a leaf of the booster holds one output alone; train it with multi_output_tree")
         if any(any(tree["split_type"]) for tree in trees):
@@ -83,6 +84,22 @@ class CompleteTrees:
             node += goes_right
         outputs: Floats = np.add.reduce(self.leaves.take(node, axis=0), axis=0)
         return outputs
+
+
+def _parsed(booster: xgboost.Booster) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+    """The learner in XGBoost's JSON without its trees, and these.
+
+    Each tree is parsed by itself: a parser keeps the interpreter to itself until it is done, so that a server which
+    loads an artifact would stand still for as long as one pass over all of them takes, 0.15 s for 4 MB.
+    """
+    before, opening, rest = booster.save_raw("json").decode("utf-8").partition(_TREES)
+    trees: list[Mapping[str, Any]] = []
+    position = 0
+    while rest[position : position + 1] not in {"]", ""}:
+        tree, position = _DECODER.raw_decode(rest, position)
+        trees.append(tree)
+        position += rest[position] == ","
+    return json.loads(before + opening + rest[position:])["learner"], trees
 
 
 def _nodes(tree: Mapping[str, Any]) -> Iterator[tuple[int, int, int]]:
