@@ -11,7 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -21,8 +21,8 @@ import grpc
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from watchfiles import awatch
 
+from pointsman_server.artifacts import HeldArtifact, renewed_artifacts
 from pointsman_server.config.load import load_config
 from pointsman_server.config.settings import Config, RouterSettings, ServerSettings
 from pointsman_server.decision.resolve import (
@@ -42,12 +42,12 @@ from pointsman_server.providers.http_client import default_tls
 from pointsman_server.providers.registry import create_provider
 from pointsman_server.providers.simulated import SimulatedProviders
 from pointsman_server.providers.weather import demo_weather
-from pointsman_server.quality.artifact import MANIFEST_FILE, builtin_artifact_path, load
-from pointsman_server.quality.model import QualityModel
+from pointsman_server.quality.artifact import builtin_artifact_path
 from pointsman_server.router import Router
 from pointsman_server.runtime.tracker import RuntimeTracker
 from pointsman_server.simulation import simulated_config
 from pointsman_server.telemetry.setup import Telemetry, TelemetrySettings, configure_telemetry
+from pointsman_server.watch import Watch
 from pointsman_server.world import ServedRouter, World
 
 logger = logging.getLogger("pointsman")
@@ -107,7 +107,8 @@ class Application:
         self._tls = default_tls()
         self._config = config
         self._started_with = (config.server, config.telemetry)
-        self._models: dict[tuple[Path, str | None], QualityModel] = {}
+        self._artifacts = renewed_artifacts(artifact_paths(config), {})
+        self._reloading = asyncio.Lock()
         self._telemetry = telemetry or configure_telemetry(
             TelemetrySettings(
                 otlp_endpoint=config.telemetry.otlp_endpoint,
@@ -117,6 +118,8 @@ class Application:
         )
         self._retirements: set[asyncio.Task[None]] = set()
         self._providers: dict[str, ChatProvider] = {}
+        for path in self._artifacts:
+            self._telemetry.metrics.artifact_read(str(path), refused=False)
         self.router = Router(
             self._world(config),
             tracker=RuntimeTracker(),
@@ -176,32 +179,49 @@ class Application:
             await provider.aclose()
         await asyncio.to_thread(self._telemetry.shutdown)
 
-    def reload(self, config: Config) -> None:
-        """Serves further requests by a new configuration; those under way end by the old one.
+    async def reload(self, config: Config) -> None:
+        """Serves further requests by a new configuration, and by the quality artifacts as they are now; requests under
+        way end by the old ones. An artifact that can't be used is refused, and its old model stays.
 
         What the server was started with (address, limits, keys, TLS, telemetry) takes a restart.
 
         Raises:
-            ArtifactError: a quality artifact can't be loaded; the old configuration stays.
+            ArtifactError: a directory that had no artifact in force holds none that can be used; all stays as it was.
         """
-        self.router.world = self._world(config)
-        self.router.tracker.retain(frozenset(config.catalog.by_name))
+        async with self._reloading:
+            artifacts = await asyncio.to_thread(renewed_artifacts, artifact_paths(config), self._artifacts)
+            self._tell_renewed(artifacts)
+            self._artifacts = artifacts
+            self.router.world = self._world(config)
+            self.router.tracker.retain(frozenset(config.catalog.by_name))
         if (config.server, config.telemetry) != self._started_with:
             logger.warning("[server] and [telemetry] have changed; they take effect at the next start")
 
+    def _tell_renewed(self, artifacts: Mapping[Path, HeldArtifact]) -> None:
+        """Logs and counts what has become of each artifact since the last time."""
+        for path, now in artifacts.items():
+            before = self._artifacts.get(path)
+            if now is before:
+                continue
+            self._telemetry.metrics.artifact_read(str(path), refused=bool(now.refusal))
+            if now.refusal:
+                logger.warning("artifact %s refused, %s stays in force: %s", path, now.name, now.refusal)
+            else:
+                logger.info("artifact %s: %s is in force%s", path, now.name, f", after {before.name}" if before else "")
+
     def _world(self, config: Config) -> World:
-        models: dict[tuple[Path, str | None], QualityModel] = {}
         routers = {}
         for name, settings in config.routers.items():
-            path = settings.artifact or config.quality_artifact or builtin_artifact_path()
-            # The manifest has the checksum of every file, so an artifact is loaded again only when it has changed.
-            key = (path, _content_hash(path / MANIFEST_FILE))
-            model = models[key] = models.get(key) or self._models.get(key) or load(path)
+            held = self._artifacts[_artifact_path(settings, config)]
             named = _named_router(settings, config)
-            version = _hash(config.catalog.version, model.version, settings.version)
-            text = str(effective_router_string(named.alternatives))
-            routers[name] = ServedRouter(named, version, model, text)
-        self._models = models
+            routers[name] = ServedRouter(
+                router=named,
+                version=_hash(config.catalog.version, held.digest, settings.version),
+                quality=held.model,
+                quality_artifact=held.name,
+                refused_update=held.refusal,
+                text=str(effective_router_string(named.alternatives)),
+            )
         return World.of(
             config.catalog,
             routers,
@@ -230,6 +250,15 @@ class Application:
         self._providers = renewed
         self._config = config
         return renewed
+
+
+def artifact_paths(config: Config) -> tuple[Path, ...]:
+    """The directory of every quality artifact that the routers predict by."""
+    return tuple(dict.fromkeys(_artifact_path(settings, config) for settings in config.routers.values()))
+
+
+def _artifact_path(settings: RouterSettings, config: Config) -> Path:
+    return settings.artifact or config.quality_artifact or builtin_artifact_path()
 
 
 def _named_router(settings: RouterSettings, config: Config) -> NamedRouter:
@@ -312,6 +341,8 @@ def settle_memory() -> None:
 async def serve(options: ServeOptions, environment: Mapping[str, str] = os.environ) -> None:
     """The same within a running loop."""
     stop = asyncio.Event()
+    # What changes from here on is noticed, also while the server starts.
+    watch = Watch(() if options.config_path is None else (options.config_path,))
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
@@ -325,6 +356,7 @@ async def serve(options: ServeOptions, environment: Mapping[str, str] = os.envir
         else:
             config = load_config(options.config_path, environment)
         config = _overridden(config, options)
+        watch.follow((*watch.paths, *artifact_paths(config)))
         application = await stack.enter_async_context(Application(config))
         settle_memory()
         for notice in config.notices:
@@ -332,7 +364,7 @@ async def serve(options: ServeOptions, environment: Mapping[str, str] = os.envir
         address = config.server.listen.rpartition(":")[0]
         logger.info("serving %d endpoints on %s:%d", len(config.catalog.entries), address, application.port)
         if options.config_path is not None and not options.simulate:
-            reloads = asyncio.create_task(_reload_on_change(application, options, environment))
+            reloads = asyncio.create_task(_reload_on_change(application, options, environment, watch))
             stack.callback(reloads.cancel)
         await stop.wait()
 
@@ -344,40 +376,31 @@ def _overridden(config: Config, options: ServeOptions) -> Config:
     return replace(config, server=replace(config.server, listen=options.listen))
 
 
-async def _reload_on_change(application: Application, options: ServeOptions, environment: Mapping[str, str]) -> None:
-    """Reloads whenever the configuration's file changes, and on SIGHUP whatever has changed."""
+async def _reload_on_change(
+    application: Application, options: ServeOptions, environment: Mapping[str, str], watch: Watch
+) -> None:
+    """Reloads whenever the configuration's file or a quality artifact changes, and on SIGHUP whatever has changed."""
     path = options.config_path
     assert path is not None, "only a file can change"
     asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
     async with asyncio.TaskGroup() as group:
-        group.create_task(_watch(path, asked))
+        group.create_task(_ask_on_change(watch, asked))
         while True:
             await asked.wait()
             asked.clear()
             try:
                 config = await asyncio.to_thread(load_config, path, environment)
-                application.reload(_overridden(config, options))
+                # Also of a configuration that is then refused for its artifact: it is tried again once that is mended.
+                watch.follow((path, *artifact_paths(config)))
+                await application.reload(_overridden(config, options))
             except (ConfigError, ArtifactError) as error:
                 logger.warning("not reloaded, the configuration in force stays: %s", error)
             else:
                 logger.info("reloaded: %d endpoints", len(config.catalog.entries))
 
 
-async def _watch(path: Path, changed: asyncio.Event) -> None:
-    """Sets `changed` whenever the content of the file does. The folder is watched, because editors and Kubernetes
-    replace files instead of writing to them."""
-    seen = _content_hash(path)
-    async for _ in awatch(path.parent, watch_filter=None, recursive=False):
-        content = _content_hash(path)
-        if content not in (seen, None):
-            seen = content
-            changed.set()
-
-
-def _content_hash(path: Path) -> str | None:
-    """None while the file is not there: it is being replaced."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
+async def _ask_on_change(watch: Watch, asked: asyncio.Event) -> None:
+    async with aclosing(watch.changes()) as changes:
+        async for _ in changes:
+            asked.set()

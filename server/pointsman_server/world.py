@@ -15,7 +15,7 @@ from pointsman_server.providers.base import ChatProvider
 from pointsman_server.quality.model import QualityModel
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServedRouter:
     """A named router with the quality model that it predicts by."""
 
@@ -23,6 +23,10 @@ class ServedRouter:
     version: str
     """Changes with the router's configuration, the catalog, or the quality artifact."""
     quality: QualityModel
+    quality_artifact: str
+    """The artifact that `quality` was loaded from, `name@version`."""
+    refused_update: str = ""
+    """Why a newer artifact in the place of that one is not used. Empty: there is none."""
     text: str
     """The router as text, for the requests that ask for it as it is."""
 

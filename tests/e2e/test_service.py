@@ -125,7 +125,7 @@ async def test_watching_shows_everything_once_and_then_what_changes(server: Runn
         await server.client.report_outcome(decision.id, ttft_s=0.2, duration_s=0.4)
         second = await anext(watch)
         assert [status.endpoint.name for status in second.endpoints] == ["b@north"]
-        server.application.reload(config_of(endpoints({"north": ["a"]}, NOWHERE)))
+        await server.application.reload(config_of(endpoints({"north": ["a"]}, NOWHERE)))
         third = await anext(watch)
         assert list(third.removed_endpoints) == ["a@south", "b@north"]
 
@@ -206,7 +206,7 @@ async def test_a_reload_changes_what_is_served_and_keeps_what_is_known(server: R
     decision = await server.client.route("hi", router="a@north")
     await server.client.report_outcome(decision.id, ttft_s=0.2, duration_s=0.4)
     version = decision.router_version
-    server.application.reload(config_of(endpoints({"north": ["a", "c"]}, NOWHERE)))
+    await server.application.reload(config_of(endpoints({"north": ["a", "c"]}, NOWHERE)))
     statuses = {status.endpoint.name: status.runtime for status in await server.client.list_endpoints()}
     assert set(statuses) == {"a@north", "c@north"}
     assert statuses["a@north"].observation_count == 1
@@ -217,8 +217,8 @@ async def test_an_endpoint_that_comes_back_starts_anew(server: Running) -> None:
     """What was known of an endpoint is forgotten when it leaves the catalog."""
     decision = await server.client.route("hi", router="b@north")
     await server.client.report_outcome(decision.id, ttft_s=0.2, duration_s=0.4)
-    server.application.reload(config_of(endpoints({"north": ["a"]}, NOWHERE)))
-    server.application.reload(config_of(CATALOG))
+    await server.application.reload(config_of(endpoints({"north": ["a"]}, NOWHERE)))
+    await server.application.reload(config_of(CATALOG))
     statuses = {status.endpoint.name: status.runtime for status in await server.client.list_endpoints()}
     assert statuses["b@north"].observation_count == 0
 
@@ -226,10 +226,10 @@ async def test_an_endpoint_that_comes_back_starts_anew(server: Running) -> None:
 async def test_what_takes_a_restart_is_said_at_a_reload(server: Running, caplog: pytest.LogCaptureFixture) -> None:
     """A changed [server] table is told about, an unchanged one is not, and an unchanged artifact is not loaded again."""
     quality = server.application.router.world.routers["default"].quality
-    server.application.reload(config_of(CATALOG))
+    await server.application.reload(config_of(CATALOG))
     assert caplog.text == ""
     assert server.application.router.world.routers["default"].quality is quality
-    server.application.reload(config_of(CATALOG, server="request_count_max = 7"))
+    await server.application.reload(config_of(CATALOG, server="request_count_max = 7"))
     assert "they take effect at the next start" in caplog.text
 
 
@@ -262,7 +262,7 @@ async def test_a_stream_under_way_survives_a_reload() -> None:
             if isinstance(event, Delta):
                 texts.append(event.text)
                 if not gate.is_set():
-                    server.application.reload(config_of(endpoints({"north": ["a"]}, NOWHERE)))
+                    await server.application.reload(config_of(endpoints({"north": ["a"]}, NOWHERE)))
                     gate.set()
         assert "".join(texts) == "before"
 

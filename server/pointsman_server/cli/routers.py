@@ -9,7 +9,7 @@ from pointsman import Client
 
 from pointsman_server.cli.connection import client_arguments, failures_shown
 from pointsman_server.cli.output import console, message_fields, print_json
-from pointsman_server.cli.tables import routers_table
+from pointsman_server.cli.tables import routers_report
 
 
 def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
@@ -20,5 +20,5 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
         print_json({"routers": [message_fields(router) for router in routers]})
     else:
         screen = console()
-        screen.print(routers_table(screen, routers))
+        screen.print(routers_report(screen, routers))
     return 0

@@ -105,12 +105,21 @@ def _endpoint_cells(status: EndpointStatus) -> tuple[str | Text, ...]:
     )
 
 
-def routers_table(screen: Console, routers: Iterable[Router]) -> Table:
-    """The named routers."""
+def routers_report(screen: Console, routers: Sequence[Router]) -> RenderableType:
+    """The named routers, and below them which updates of their quality artifacts were refused, and why."""
+    refused = [
+        Text(f"{router.name}: an update of its quality model was refused: {router.quality_artifact.refused_update}")
+        for router in routers
+        if router.quality_artifact.refused_update
+    ]
+    return Group(_routers_table(screen, routers), *refused)
+
+
+def _routers_table(screen: Console, routers: Iterable[Router]) -> Table:
     rows: list[Row] = []
     for router in routers:
         artifact = router.quality_artifact
-        named = f"{artifact.name} {artifact.version}" if router.HasField("quality_artifact") else "none"
+        named = f"{artifact.name}@{artifact.version}" if router.HasField("quality_artifact") else "none"
         rows.append(((router.name, router.text, router.description, router.version, named), ""))
     return fitting_table(screen, ("router", "what it does", "description", "version", "quality model"), rows)
 

@@ -600,7 +600,10 @@ def router_to_proto(served: ServedRouter) -> routing_pb2.Router:
         description=router.description,
         text=served.text,
         quality_artifact=routing_pb2.QualityArtifact(
-            name=quality.name, version=quality.version, models=sorted(quality.models)
+            name=quality.name,
+            version=quality.version,
+            models=sorted(quality.models),
+            refused_update=served.refused_update,
         ),
         constraints=constraints_to_proto(first.space, first.bounds, first.capabilities, first.labels),
         preferences=preferences_to_proto(first.preference),

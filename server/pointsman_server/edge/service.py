@@ -165,13 +165,12 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         )
 
     def _fill_decision(self, message: routing_pb2.Decision, decided: Decided, *, with_candidates: bool = True) -> None:
-        quality = decided.served.quality
         convert.fill_decision(
             message,
             decided.decision,
             input_token_count=decided.facts.input_token_count,
             decide_time_s=self._unix_s(),
-            quality_artifact=f"{quality.name}@{quality.version}",
+            quality_artifact=decided.served.quality_artifact,
             router_text=decided.router_text,
             with_candidates=with_candidates,
         )

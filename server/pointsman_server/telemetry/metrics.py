@@ -74,6 +74,9 @@ class Metrics:
             "Quality that callers reported, 0..1.",
             explicit_bucket_boundaries_advisory=QUALITY_BUCKETS,
         )
+        self._artifact_reads = meter.create_counter(
+            names.ARTIFACT_READS, "{artifact}", "Quality artifacts that were read, at the start or while serving."
+        )
 
     def served(self, method: str, *, status: str, duration_s: float) -> None:
         """A call of a method of our service ended with this gRPC status, by its name."""
@@ -143,6 +146,11 @@ class Metrics:
         self._outcomes.add(1, attributes)
         if quality is not None:
             self._quality.record(quality, attributes)
+
+    def artifact_read(self, path: str, *, refused: bool) -> None:
+        """The quality artifact in a directory of the configuration was loaded, or refused so that the old one stays."""
+        result = names.ARTIFACT_REFUSED if refused else names.ARTIFACT_LOADED
+        self._artifact_reads.add(1, {names.ARTIFACT_PATH: path, names.ARTIFACT_RESULT: result})
 
 
 def _endpoint_attributes(endpoint: Endpoint) -> dict[str, str]:
