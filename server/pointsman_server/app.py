@@ -266,7 +266,14 @@ def _named_router(settings: RouterSettings, config: Config) -> NamedRouter:
     base = {DEFAULT_ROUTER_NAME: NamedRouter(DEFAULT_ROUTER_NAME)}
     known = KnownNames.of(config.catalog.endpoints)
     resolved = resolve(settings.policy, RouterAlternative(""), routers=base, known=known)
-    return NamedRouter(settings.name, resolved.alternatives, settings.exploration, settings.description)
+    return NamedRouter(
+        settings.name,
+        resolved.alternatives,
+        settings.exploration,
+        settings.description,
+        split=settings.split,
+        shadow_names=settings.shadows,
+    )
 
 
 def _hash(*parts: str) -> str:

@@ -20,7 +20,7 @@ from pointsman_server.chat import (
 )
 from pointsman_server.decision.cost import cost_usd
 from pointsman_server.decision.facts import estimated_token_count, utf8_length
-from pointsman_server.decision.types import RequestFacts
+from pointsman_server.decision.types import Decision, RequestFacts
 from pointsman_server.errors import (
     AttemptFailure,
     DeadlineExceededError,
@@ -56,6 +56,8 @@ class AttemptPlan:
     """What an attempt is to do."""
 
     number: int
+    decision: Decision
+    """What it carries out."""
     entry: CatalogEntry
     provider: ChatProvider
     server_address: str
@@ -143,6 +145,8 @@ class Attempt:
         span.end(error_type=error_type, usage=usage, finished=self.finished, ttft_s=ttft_s)
         if ttft_s is not None:
             self._metrics.first_token(self.plan.entry.endpoint, ttft_s=ttft_s)
+        if used is not None and used.cost_usd is not None:
+            self._metrics.spent(self.plan.decision, cost_usd=used.cost_usd)
         self._metrics.attempted(
             self.plan.entry.endpoint,
             usage=usage,

@@ -12,6 +12,9 @@ class RememberedDecision:
 
     chosen_endpoint_name: str
     router_name: str
+    """The router that decided."""
+    split_name: str
+    """The router whose split had it decide; empty when none did."""
     input_token_count: int
     served: bool
     """Pointsman made the call itself, so what the caller saw of its latency is known already."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pointsman_server.attempt import Attempt, AttemptPlan, Delta, UsageCounted
 from pointsman_server.chat import Conversation, Finished, prompt_text
+from pointsman_server.decision.assignment import assign
 from pointsman_server.decision.decide import decide
 from pointsman_server.decision.facts import request_facts
-from pointsman_server.decision.resolve import effective_router_string, resolve
+from pointsman_server.decision.resolve import effective_router_string
 from pointsman_server.decision.router_string import RouterAlternative, RouterString
 from pointsman_server.decision.types import (
     Candidate,
@@ -38,6 +39,7 @@ from pointsman_server.errors import (
 )
 from pointsman_server.memory import DecisionMemory, RememberedDecision
 from pointsman_server.runtime.tracker import Observation, RuntimeTracker
+from pointsman_server.shadow import shadow_decisions
 from pointsman_server.telemetry.metrics import Metrics
 from pointsman_server.telemetry.spans import RequestSpan
 from pointsman_server.world import ServedRouter, World
@@ -60,6 +62,8 @@ class RoutingRequest:
     """The caller's typed constraints and preferences."""
     seed: int | None = None
     """Of the draw among near-ties; None lets the server draw one."""
+    assignment_key: str = field(default="", repr=False)
+    """What keeps the caller's requests with one arm of a split router; empty lets the seed draw."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,8 @@ class Decided:
     router_text: str
     """What was decided by, in full: the router's constraints and preferences with the caller's in them."""
     world: World
+    shadows: tuple[Decision, ...]
+    """What each shadow of the router would have chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,42 +170,52 @@ class Router:
             EndpointsUnavailableError: some would, but all of them are down or rate limited.
         """
         world, started_s = self.world, self._clock_s()
+        seed = self._new_seed() if request.seed is None else request.seed
         with span.route() as routing:
-            asked = resolve(request.asked, request.overlay, routers=world.named_routers, known=world.known_names)
-            router = world.routers[asked.router.name]
-            facts = request_facts(request.conversation)
+            assigned = assign(request.asked, world.named_routers, key=request.assignment_key, seed=seed)
+            router = world.routers[assigned.router_name]
+            asked = world.resolve(request.asked, request.overlay, assigned)
+            facts, text = request_facts(request.conversation), prompt_text(request.conversation)
             with routing.phase("predict_quality"):
-                qualities = world.predict(router.router.name, prompt_text(request.conversation))
+                qualities = world.predict(router.router.name, text)
             with routing.phase("snapshot"):
                 snapshot = self.tracker.snapshot(self._clock_s())
+            given = DecisionInput(
+                decision_id=self._new_decision_id(),
+                facts=facts,
+                alternatives=asked.alternatives,
+                endpoints=world.catalog.endpoints,
+                qualities=qualities,
+                snapshot=snapshot,
+                seed=seed,
+                exploration=router.router.exploration,
+                router_name=router.router.name,
+                router_version=router.version,
+                quality_artifact=router.quality_artifact,
+                assignment=assigned,
+            )
             with routing.phase("decide"):
-                decision = decide(
-                    DecisionInput(
-                        decision_id=self._new_decision_id(),
-                        facts=facts,
-                        alternatives=asked.alternatives,
-                        endpoints=world.catalog.endpoints,
-                        qualities=qualities,
-                        snapshot=snapshot,
-                        seed=self._new_seed() if request.seed is None else request.seed,
-                        exploration=router.router.exploration,
-                        router_name=router.router.name,
-                        router_version=router.version,
-                    )
-                )
-            routing.decided(decision)
-        self._metrics.decided(decision, duration_s=self._clock_s() - started_s)
+                decision = decide(given)
+            shadows = shadow_decisions(given, world, asked=request.asked, overlay=request.overlay, text=text)
+            routing.decided(decision, shadows)
+        self._metrics.decided(decision, shadows, duration_s=self._clock_s() - started_s)
         if decision.chosen is None:
             raise unroutable(decision)
         self._memory.remember(
             decision.decision_id,
             RememberedDecision(
-                decision.chosen.endpoint.name, decision.router_name, facts.input_token_count, served=served
+                decision.chosen.endpoint.name,
+                router_name=decision.router_name,
+                split_name=assigned.split_name,
+                input_token_count=facts.input_token_count,
+                served=served,
             ),
         )
         as_it_is = asked.alternatives == router.router.alternatives
-        text = router.text if as_it_is else str(effective_router_string(asked.alternatives))
-        return Decided(decision=decision, facts=facts, served=router, router_text=text, world=world)
+        router_text = router.text if as_it_is else str(effective_router_string(asked.alternatives))
+        return Decided(
+            decision=decision, facts=facts, served=router, router_text=router_text, world=world, shadows=shadows
+        )
 
     async def complete(
         self, request: RoutingRequest, execution: Execution, span: RequestSpan
@@ -259,7 +275,12 @@ class Router:
         if endpoint_name not in self.world.catalog.by_name:
             description = f"the catalog has no endpoint {endpoint_name!r}"
             raise InvalidRequestError((FieldViolation("outcome.endpoint", description),))
-        self._metrics.reported(outcome.quality, endpoint_name=endpoint_name, router_name=remembered.router_name)
+        self._metrics.reported(
+            outcome.quality,
+            endpoint_name=endpoint_name,
+            router_name=remembered.router_name,
+            split_name=remembered.split_name,
+        )
         # What was served here has been seen here; counting it twice would make the estimates too sure of themselves.
         if outcome.tells_runtime and not remembered.served:
             self.tracker.observe(
@@ -291,6 +312,7 @@ class Router:
                 raise DeadlineExceededError(delta_count=0)
             plan = AttemptPlan(
                 number=number,
+                decision=decided.decision,
                 entry=world.catalog.by_name[candidate.endpoint.name],
                 provider=world.providers[candidate.endpoint.provider],
                 server_address=world.server_addresses[candidate.endpoint.provider],

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pointsman_server.catalog.catalog import Catalog
-from pointsman_server.decision.resolve import KnownNames, NamedRouter
-from pointsman_server.decision.types import QualityPrediction
+from pointsman_server.decision.resolve import KnownNames, NamedRouter, ResolvedRouting, resolve, with_stand_in
+from pointsman_server.decision.router_string import RouterAlternative, RouterString
+from pointsman_server.decision.types import Assignment, QualityPrediction
 from pointsman_server.providers.base import ChatProvider
 from pointsman_server.quality.model import QualityModel
 
@@ -67,6 +68,15 @@ class World:
             known_names=KnownNames.of(catalog.endpoints),
             quality_names={entry.endpoint.model: entry.quality_model for entry in catalog.entries},
         )
+
+    def resolve(self, asked: RouterString, overlay: RouterAlternative, assigned: Assignment) -> ResolvedRouting:
+        """What the assigned router decides by, in place of the one that is asked for.
+
+        Raises:
+            InvalidRequestError: a name is unknown, or nothing is left of a search space.
+        """
+        routers = with_stand_in(self.named_routers, asked_name=assigned.asked_name, name=assigned.router_name)
+        return resolve(asked, overlay, routers=routers, known=self.known_names)
 
     def predict(self, router_name: str, text: str) -> dict[str, QualityPrediction]:
         """What that router's quality model expects of each model of the catalog; models it does not know are missing."""

@@ -22,7 +22,7 @@ def test_text_is_all_there_is_on_standard_output(server: ScriptedServer, pointsm
     done = pointsman("complete", "Hello", "--router", "cheap")
     assert (done.exit_code, done.out) == (0, "Signals are set.\n")
     assert done.err.splitlines() == [
-        "small@north: it ranks first (router default 7c1e, 12 input tokens, last observed 1.5 s ago)",
+        "small@north: it ranks first (router default 7c1e, quality by builtin@1.0, 12 input tokens, last observed 1.5 s ago)",
         "1. small@north",
         "   failed: the provider answered HTTP 429",
         "2. large@south",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from client.samples import ANSWER_EVENTS, DECISION, ENDPOINTS, REJECTED, ROUTERS
+from client.samples import ANSWER_EVENTS, DECISION, ENDPOINTS, REJECTED, ROUTERS, SPLIT_DECISION
 from client.scripted_server import Failure, ScriptedServer, events
 from pointsman.v1.router_service_pb2 import ListEndpointsResponse, ListRoutersResponse, RouteResponse
 from pointsman.v1.routing_pb2 import BoundChange, Decision, NoEligibleEndpoint, Relaxation
@@ -54,7 +54,13 @@ def _scripted(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path:
     cheap.CopyFrom(DECISION)
     cheap.router = "cheap"
     del cheap.candidates[1:]
-    server.on("Route", RouteResponse(decision=DECISION), _NOTHING_FITS, RouteResponse(decision=cheap))
+    server.on(
+        "Route",
+        RouteResponse(decision=DECISION),
+        _NOTHING_FITS,
+        RouteResponse(decision=cheap),
+        RouteResponse(decision=SPLIT_DECISION),
+    )
     server.on("Complete", events(*ANSWER_EVENTS), _NO_KEY)
     server.on("ListEndpoints", ListEndpointsResponse(endpoints=ENDPOINTS))
     server.on("ListRouters", ListRoutersResponse(routers=ROUTERS))

@@ -10,6 +10,7 @@ from client.samples import ENDPOINTS, ROUTERS
 from client.scripted_server import ScriptedServer
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from pointsman.v1.router_service_pb2 import ListEndpointsResponse, ListRoutersResponse, WatchEndpointsResponse
+from pointsman.v1.routing_pb2 import Router
 
 
 def test_endpoints_are_a_table(server: ScriptedServer, pointsman: Pointsman) -> None:
@@ -77,6 +78,17 @@ def test_routers_are_listed(server: ScriptedServer, pointsman: Pointsman) -> Non
     assert "Good enough for less." in done.out
     done = pointsman("routers", "--json")
     assert [router["name"] for router in json.loads(done.out)["routers"]] == ["cheap", "default"]
+
+
+def test_a_refused_update_is_listed_below_the_routers(server: ScriptedServer, pointsman: Pointsman) -> None:
+    """Each router whose artifact could not be updated has a line with the reason; the others have none."""
+    refused, sound = Router(), ROUTERS[1]
+    refused.CopyFrom(ROUTERS[0])
+    refused.quality_artifact.refused_update = "schema version is 99"
+    server.on("ListRouters", ListRoutersResponse(routers=[refused, sound]))
+    lines = pointsman("routers").out.splitlines()
+    assert lines[-1] == "cheap: an update of its quality model was refused: schema version is 99"
+    assert " ".join(lines[-2].split()) == "default router@q:1|c:0.01 7c1e builtin@1.0 0.1 cheap cheap"
 
 
 def test_health(server: ScriptedServer, pointsman: Pointsman) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from cli.conftest import Pointsman
-from client.samples import DECISION, REJECTED
+from client.samples import DECISION, REJECTED, SPLIT_DECISION
 from client.scripted_server import Failure, Pause, ScriptedServer, scripted_server
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from pointsman import AsyncClient, conversation, system, user
@@ -61,6 +61,16 @@ def test_a_decision_is_a_table(server: ScriptedServer, pointsman: Pointsman) -> 
     assert "large@west  bound violated: time-to-first-token.p95<500 (812 ms)" in done.out
     request = server.requests["Route"][0]
     assert (request.conversation, request.routing.router) == (conversation("Hello"), "cheap")
+
+
+def test_a_split_and_its_shadows_are_asked_for_and_shown(server: ScriptedServer, pointsman: Pointsman) -> None:
+    """The key and the wish for shadows go along, also for a file, and each shadow has a line below the decision."""
+    server.on("Route", RouteResponse(decision=SPLIT_DECISION))
+    done = pointsman("route", "Hello", "--assignment-key", "user-42", "--shadows")
+    assert done.out.splitlines()[-1] == "shadow cheap 55d0: large@south, at quality 0.91 and cost $0.0123"
+    pointsman("route", "--file", "-", "--assignment-key", "user-42", "--shadows", stdin='{"prompt": "Hello"}')
+    for request in server.requests["Route"]:
+        assert (request.routing.assignment_key, request.routing.include_shadows) == ("user-42", True)
 
 
 def test_a_decision_is_json(server: ScriptedServer, pointsman: Pointsman) -> None:

@@ -6,6 +6,8 @@ from pointsman.durations import duration
 from pointsman.v1.chat_pb2 import FINISH_REASON_STOP, Delta, Usage
 from pointsman.v1.router_service_pb2 import Done
 from pointsman.v1.routing_pb2 import (
+    Arm,
+    Assignment,
     AttemptFailed,
     AttemptFailureKind,
     AttemptStarted,
@@ -18,10 +20,12 @@ from pointsman.v1.routing_pb2 import (
     EndpointStatus,
     LatencyEstimate,
     Metric,
+    QualityArtifact,
     QualityPrediction,
     Rejection,
     RejectionReason,
     Router,
+    ShadowDecision,
 )
 
 
@@ -86,8 +90,29 @@ DECISION = Decision(
     runtime_age=duration(1.5),
     input_token_count=12,
     seed=7,
+    quality_artifact="builtin@1.0",
 )
 """A choice among three."""
+
+SPLIT_DECISION = Decision()
+SPLIT_DECISION.CopyFrom(DECISION)
+SPLIT_DECISION.MergeFrom(
+    Decision(
+        assignment=Assignment(asked_router="default", probability=0.9, keyed=True),
+        shadows=[
+            ShadowDecision(
+                router="cheap",
+                router_version="55d0",
+                quality_artifact="builtin@1.0",
+                endpoint="large@south",
+                reason=DecisionReason.DECISION_REASON_BEST_UTILITY,
+                quality=NEWCOMER.quality,
+                cost_usd=NEWCOMER.cost_usd,
+            ),
+        ],
+    )
+)
+"""The same choice, by the router's own share of a split, beside a shadow that would have chosen otherwise."""
 
 ANSWER_EVENTS = (
     DECISION,
@@ -143,8 +168,23 @@ ENDPOINTS = [
 ]
 """One that was never observed, and one that is left alone for now."""
 
+BUILTIN = QualityArtifact(name="builtin", version="1.0")
+
 ROUTERS = [
-    Router(name="cheap", version="7c1e", description="Good enough for less.", text="router@q:1|c:0.05"),
-    Router(name="default", version="7c1e", text="router@q:1|c:0.01"),
+    Router(
+        name="cheap",
+        version="7c1e",
+        description="Good enough for less.",
+        text="router@q:1|c:0.05",
+        quality_artifact=BUILTIN,
+    ),
+    Router(
+        name="default",
+        version="7c1e",
+        text="router@q:1|c:0.01",
+        quality_artifact=BUILTIN,
+        split=[Arm(router="cheap", share=0.1)],
+        shadows=["cheap"],
+    ),
 ]
-"""Two named routers."""
+"""Two named routers, one of which is tried out in the other's place, and beside it."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pointsman
-from client.samples import DECISION
+from client.samples import DECISION, SPLIT_DECISION
 from pointsman.v1.routing_pb2 import (
+    Assignment,
     Candidate,
     Decision,
     DecisionReason,
@@ -13,7 +14,7 @@ from pointsman.v1.routing_pb2 import (
 )
 
 _EXPECTED = """\
-small@north: it ranks first (router default 7c1e, 12 input tokens, last observed 1.5 s ago)
+small@north: it ranks first (router default 7c1e, quality by builtin@1.0, 12 input tokens, last observed 1.5 s ago)
 rank  endpoint     quality           cost       ttft p50/p95  itl     utility  chance
 1     small@north  0.74 (0.61-0.85)  $0.000210  210/480 ms    8.4 ms  0.7312   90%
 2     large@south  0.91 (0.84-0.96)  $0.0123    ?             ?       0.6987   10%
@@ -43,6 +44,22 @@ def test_no_choice_explains_itself() -> None:
     first, *_, last = pointsman.explain(nothing).splitlines()
     assert first == "no endpoint is eligible (router default 7c1e)"
     assert last == "-     a@p       to be skipped; value unknown: error-rate<0.1"
+
+
+def test_a_split_and_its_shadows_are_told() -> None:
+    """The headline says by which share of which split the router decided, and each shadow's choice has a line."""
+    first, *_, last = pointsman.explain(SPLIT_DECISION).splitlines()
+    assert "(router default 7c1e, 90% of its own split, quality by builtin@1.0," in first
+    assert last == "shadow cheap 55d0: large@south, at quality 0.91 and cost $0.0123"
+    other = Decision(router="cheap", assignment=Assignment(asked_router="default", probability=0.1))
+    other.shadows.add(router="default", endpoint="a@p")
+    other.endpoint = "a@p"
+    text = pointsman.explain(other)
+    assert "(router cheap , 10% of default's split," in text
+    assert text.endswith("shadow default : the same, at quality ? and cost ?")
+    del other.shadows[:]
+    other.shadows.add(router="default", router_version="7c1e")
+    assert pointsman.explain(other).endswith("shadow default 7c1e: no endpoint is eligible")
 
 
 def test_every_reason_has_words() -> None:

@@ -21,7 +21,7 @@ from pointsman_server.config import (
     parse_config,
 )
 from pointsman_server.decision.router_string import parse_router_string
-from pointsman_server.decision.types import Capability, Endpoint, Exploration
+from pointsman_server.decision.types import Arm, Capability, Endpoint, Exploration
 from pointsman_server.errors import ConfigError
 from pointsman_server.providers.base import ProviderSettings, Secret
 
@@ -105,6 +105,14 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         artifact = "artifact"
         exploration_rate = 0
         near_tie_width = 1
+        shadow = ["default", "second"]
+        [[routers.r.split]]
+        router = "second"
+        share = 0.25
+        [[routers.r.split]]
+        router = "default"
+        share = 0.75
+        [routers.second]
     """)
     environment = {"CLIENT_KEYS": " one, two ,", "LOCAL_KEY": "key\n", "TEAM_KEY": "team"}
     config = load_config(path, environment, adapters=frozenset({"other"}))
@@ -163,6 +171,8 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         policy=parse_router_string("alpha@lowest-ttft"),
         artifact=tmp_path / "artifact",
         exploration=Exploration(rate=0.0, near_tie_width=1.0),
+        split=(Arm("second", 0.25), Arm("default", 0.75)),
+        shadows=("default", "second"),
     )
 
 

@@ -345,6 +345,77 @@ FAULTS = [
     ),
     ('[routers."a b"]', 'routers."a b"', f"is no name of a router: it must be {NAME_RULE}"),
     ("[routers.router]", "routers.router", f"is no name of a router: it must be {NAME_RULE}"),
+    # their splits and shadows
+    ("[[routers.r.split]]\nshare = 0.1", "routers.r.split[0].router", "is required"),
+    ('[[routers.r.split]]\nrouter = "default"', "routers.r.split[0].share", "is required"),
+    (
+        '[[routers.r.split]]\nrouter = "defualt"\nshare = 0.1',
+        "routers.r.split[0].router",
+        "there is no router `defualt`; did you mean default?",
+    ),
+    (
+        '[[routers.r.split]]\nrouter = "r"\nshare = 0.1',
+        "routers.r.split[0].router",
+        "is the router itself; name another one",
+    ),
+    (
+        '[[routers.r.split]]\nrouter = "default"\nshare = 0.1\n[[routers.r.split]]\nrouter = "default"\nshare = 0.2',
+        "routers.r.split[1].router",
+        "`default` is listed twice; add its shares up",
+    ),
+    *(
+        (
+            f'[[routers.r.split]]\nrouter = "default"\nshare = {share}',
+            "routers.r.split[0].share",
+            f"must be a number above 0 and at most 1, not {share}",
+        )
+        for share in ("0", "1.5", "nan")
+    ),
+    (
+        """[routers.s]
+[[routers.r.split]]
+router = "default"
+share = 0.7
+[[routers.r.split]]
+router = "s"
+share = 0.4""",
+        "routers.r.split",
+        "the shares add up to 1.1, which is more than 1",
+    ),
+    (
+        '[[routers.r.split]]\nrouter = "s"\nshare = 0.1\n[[routers.s.split]]\nrouter = "r"\nshare = 0.1',
+        "routers.r.split[0].router",
+        "`s` has a split itself: name its arms here instead",
+    ),
+    (
+        '[[routers.r.split]]\nrouter = "s"\nshare = 0.1\n[[routers.s.split]]\nrouter = "default"\nshare = 0.1',
+        "routers.r.split[0].router",
+        "`s` has a split itself: name its arms here instead",
+    ),
+    (
+        '[[routers.r.split]]\nrouter = "default"\nshare = 0.1\nchare = 0.1',
+        "routers.r.split[0].chare",
+        "is unknown; did you mean share?",
+    ),
+    ('[routers.r]\nsplit = "default"', "routers.r.split", "must be an array of tables ([[split]]), not text"),
+    (
+        "".join(f'[routers.a{n}]\n[[routers.r.split]]\nrouter = "a{n}"\nshare = 0.1\n' for n in range(9)),
+        "routers.r.split",
+        "must hold at most 8 tables, not 9",
+    ),
+    ('[routers.r]\nshadow = "default"', "routers.r.shadow", "must be an array of texts, not text"),
+    ('[routers.r]\nshadow = ["r"]', "routers.r.shadow", "is the router itself; name another one"),
+    (
+        '[routers.r]\nshadow = ["defualt"]',
+        "routers.r.shadow",
+        "there is no router `defualt`; did you mean default?",
+    ),
+    ('[routers.r]\nshadow = ["default", "default"]', "routers.r.shadow[1]", "is listed twice"),
+    (
+        f"[routers.r]\nshadow = {[f'a{n}' for n in range(5)]}\n" + "".join(f"[routers.a{n}]\n" for n in range(5)),
+        "routers.r.shadow",
+        "must hold at most 4 routers, not 5",
+    ),
     # the file as a whole
     ("[serverr]", "serverr", "is unknown; did you mean server?"),
     ("[[routers]]", "routers", "must be a table, not an array"),

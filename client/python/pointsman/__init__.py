@@ -60,6 +60,7 @@ from pointsman.v1.routing_pb2 import (
     Outcome,
     Preferences,
     Router,
+    ShadowDecision,
 )
 
 __all__ = [
@@ -98,6 +99,7 @@ __all__ = [
     "ResponseFormat",
     "Router",
     "SamplingOptions",
+    "ShadowDecision",
     "StreamBrokenError",
     "TlsSettings",
     "Tool",

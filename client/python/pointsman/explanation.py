@@ -16,6 +16,7 @@ from pointsman.v1.routing_pb2 import (
     Metric,
     Rejection,
     RejectionReason,
+    ShadowDecision,
 )
 
 UNKNOWN = "?"
@@ -63,20 +64,36 @@ def explain(decision: Decision) -> str:
         for candidate in decision.candidates
         if candidate.rejections
     ]
+    lines += [shadow_text(decision, shadow) for shadow in decision.shadows]
     return "\n".join(lines)
 
 
 def headline(decision: Decision) -> str:
-    """The choice in one line: the endpoint, why, by which router, and on how old an observation."""
+    """The choice in one line: the endpoint, why, by which router and quality model, and on how old an observation."""
+    router = f"router {decision.router} {decision.router_version}"
+    if decision.HasField("assignment"):
+        asked = decision.assignment.asked_router
+        whose = "its own" if asked == decision.router else f"{asked}'s"
+        router += f", {_chance(decision.assignment.probability)} of {whose} split"
+    if decision.quality_artifact:
+        router += f", quality by {decision.quality_artifact}"
     if not decision.endpoint:
-        return f"no endpoint is eligible (router {decision.router} {decision.router_version})"
+        return f"no endpoint is eligible ({router})"
     age = seconds(decision.runtime_age)
     observed = f"last observed {age:.1f} s ago" if decision.HasField("runtime_age") else "never observed"
     reason = _REASONS.get(decision.reason, "for an unknown reason")
-    return (
-        f"{decision.endpoint}: {reason} (router {decision.router} {decision.router_version}, "
-        f"{decision.input_token_count} input tokens, {observed})"
-    )
+    return f"{decision.endpoint}: {reason} ({router}, {decision.input_token_count} input tokens, {observed})"
+
+
+def shadow_text(decision: Decision, shadow: ShadowDecision) -> str:
+    """What a shadow would have chosen, in one line."""
+    router = f"shadow {shadow.router} {shadow.router_version}"
+    if not shadow.endpoint:
+        return f"{router}: no endpoint is eligible"
+    choice = "the same" if shadow.endpoint == decision.endpoint else shadow.endpoint
+    quality = f"{shadow.quality.mean:.2f}" if shadow.HasField("quality") else UNKNOWN
+    cost = usd(shadow.cost_usd) if shadow.HasField("cost_usd") else UNKNOWN
+    return f"{router}: {choice}, at quality {quality} and cost {cost}"
 
 
 def candidate_cells(candidate: Candidate) -> tuple[str, ...]:

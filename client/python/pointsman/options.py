@@ -39,6 +39,11 @@ class RouteOptions(CallOptions, total=False):
     """What is wished, in place of the router's own: what `weights` or `objective` give. None: the router's."""
     seed: int | None
     """Seed of the draw among near-ties, for decisions that can be repeated. None: the server draws one."""
+    assignment_key: str
+    """What belongs together, such as a user or a conversation: where a router shares its requests with others, all with
+    the same key get the same one. At most 256 characters; hashed, never recorded. Empty: the seed decides."""
+    include_shadows: bool
+    """Whether the decision shows what each shadow of the router would have chosen. False by default."""
 
 
 class CompleteOptions(RouteOptions, total=False):
@@ -146,4 +151,6 @@ def _routing(options: RouteOptions) -> Routing:
         constraints=options.get("constraints"),
         preferences=options.get("preferences"),
         seed=options.get("seed"),
+        assignment_key=options.get("assignment_key", ""),
+        include_shadows=options.get("include_shadows", False),
     )

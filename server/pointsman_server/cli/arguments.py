@@ -116,6 +116,13 @@ def _add_router(command: argparse.ArgumentParser) -> None:
         default="",
         help="by what to route: a router's name, a model, an endpoint, or a router as text (default: default)",
     )
+    command.add_argument(
+        "--assignment-key",
+        metavar="KEY",
+        default="",
+        help="a user or conversation, whose requests all get the same router of a split (default: chance decides)",
+    )
+    command.add_argument("--shadows", action="store_true", help="show what each shadow of the router would choose")
 
 
 def _add_endpoints(commands: _Commands, remote: argparse.ArgumentParser) -> None:

@@ -16,12 +16,12 @@ from pointsman import (
     Usage,
     seconds,
 )
-from pointsman.explanation import headline, milliseconds, usd
+from pointsman.explanation import headline, milliseconds, shadow_text, usd
 from pointsman.v1.chat_pb2 import FinishReason
 from pointsman.v1.router_service_pb2 import CompleteResponse
 from rich.console import Console
 
-from pointsman_server.cli.connection import client_arguments, failures_shown
+from pointsman_server.cli.connection import client_arguments, failures_shown, route_options
 from pointsman_server.cli.output import console, message_fields, print_json, print_text
 from pointsman_server.cli.prompt import read_prompt
 
@@ -37,7 +37,7 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
     """Prints the text as it comes on standard output, and everything about it on standard error."""
     prompt = read_prompt(arguments.prompt)
     with failures_shown(arguments), Client(**client_arguments(arguments, environment)) as client:
-        events = client.complete(prompt, router=arguments.router, timeout_s=arguments.timeout)
+        events = client.complete(prompt, **route_options(arguments))
         if arguments.json:
             for event in events:
                 _print_event(event)
@@ -74,6 +74,8 @@ class _Transcript:
                 self._line_open = (self._line_open or bool(event.text)) and not event.text.endswith("\n")
             case Decision():
                 self._say(headline(event))
+                for shadow in event.shadows:
+                    self._say(shadow_text(event, shadow))
             case AttemptStarted():
                 self._say(f"{event.attempt_number}. {event.endpoint}")
             case AttemptFailed():

@@ -17,6 +17,7 @@ from pointsman import (
     TlsSettings,
     UnavailableError,
 )
+from pointsman.options import RouteOptions
 from rich.console import Console
 from rich.text import Text
 
@@ -45,6 +46,16 @@ def client_arguments(arguments: Namespace, environment: Mapping[str, str]) -> Cl
     if variable is not None and not api_key:
         raise CommandError(f"the environment variable {variable} is not set", exit_code=EXIT_USAGE)
     return ClientArguments(target=arguments.server, api_key=api_key, tls=_tls(arguments))
+
+
+def route_options(arguments: Namespace) -> RouteOptions:
+    """By what the arguments ask to route."""
+    return RouteOptions(
+        router=arguments.router,
+        assignment_key=arguments.assignment_key,
+        include_shadows=arguments.shadows,
+        timeout_s=arguments.timeout,
+    )
 
 
 def _tls(arguments: Namespace) -> TlsSettings | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pointsman import Client
 
-from pointsman_server.cli.connection import client_arguments, failures_shown
+from pointsman_server.cli.connection import client_arguments, failures_shown, route_options
 from pointsman_server.cli.exit import EXIT_USAGE, CommandError
 from pointsman_server.cli.output import console, message_fields, print_json
 from pointsman_server.cli.prompt import read_prompt
@@ -24,7 +24,7 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
         return asyncio.run(route_file(arguments, client_arguments(arguments, environment)))
     prompt = read_prompt(arguments.prompt)
     with failures_shown(arguments), Client(**client_arguments(arguments, environment)) as client:
-        decision = client.route(prompt, router=arguments.router, timeout_s=arguments.timeout)
+        decision = client.route(prompt, **route_options(arguments))
     if arguments.json:
         print_json({"decision": message_fields(decision)})
     else:

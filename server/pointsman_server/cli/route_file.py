@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, Unpack
 
 import grpc
 from pointsman import (
@@ -27,9 +27,10 @@ from pointsman import (
     system,
     user,
 )
+from pointsman.options import RouteOptions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pointsman_server.cli.connection import ClientArguments, failures_shown
+from pointsman_server.cli.connection import ClientArguments, failures_shown, route_options
 from pointsman_server.cli.exit import EXIT_FAILURE, EXIT_USAGE, CommandError
 from pointsman_server.cli.output import console, error_fields, message_fields, print_json
 from pointsman_server.cli.prompt import STANDARD_INPUT
@@ -61,7 +62,7 @@ async def route_file(arguments: Namespace, connection: ClientArguments) -> int:
     with failures_shown(arguments), _opened(arguments.file) as (file, line_count), _progress(line_count) as progress:
         task = progress.add_task("routing", total=line_count)
         async with AsyncClient(**connection) as client:
-            results = routed(client, read_lines(file), router=arguments.router, timeout_s=arguments.timeout)
+            results = routed(client, read_lines(file), **route_options(arguments))
             async for line, result in results:
                 named = {"line": line.number} | ({} if line.id is None else {"id": line.id})
                 if isinstance(result, PointsmanError):
@@ -117,13 +118,13 @@ def _messages(entries: object) -> list[Message] | None:
 
 
 async def routed(
-    client: AsyncClient, lines: Iterable[Line], *, router: str, timeout_s: float | None
+    client: AsyncClient, lines: Iterable[Line], **options: Unpack[RouteOptions]
 ) -> AsyncIterator[tuple[Line, Decision | PointsmanError]]:
     """The lines with what came of them, in their order; at most `CONCURRENCY` are under way."""
     pending: deque[tuple[Line, asyncio.Task[Decision | PointsmanError]]] = deque()
     try:
         for line in lines:
-            pending.append((line, asyncio.create_task(_route(client, line, router=router, timeout_s=timeout_s))))
+            pending.append((line, asyncio.create_task(_route(client, line, options))))
             if len(pending) == CONCURRENCY:
                 oldest, task = pending.popleft()
                 yield oldest, await task
@@ -135,11 +136,11 @@ async def routed(
             task.cancel()
 
 
-async def _route(client: AsyncClient, line: Line, *, router: str, timeout_s: float | None) -> Decision | PointsmanError:
+async def _route(client: AsyncClient, line: Line, options: RouteOptions) -> Decision | PointsmanError:
     if line.prompt is None:
         return InvalidRequestError(CallStatus(grpc.StatusCode.INVALID_ARGUMENT, line.fault))
     try:
-        return await client.route(line.prompt, router=router, timeout_s=timeout_s)
+        return await client.route(line.prompt, **options)
     except PointsmanError as failed:
         return failed
 

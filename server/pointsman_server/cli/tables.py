@@ -13,6 +13,7 @@ from pointsman.explanation import (
     headline,
     latency_range,
     rejection_text,
+    shadow_text,
 )
 from pointsman.v1.routing_pb2 import BreakerState, Endpoint, EndpointRuntime
 from rich import box
@@ -68,6 +69,8 @@ def decision_report(screen: Console, decision: Decision) -> RenderableType:
         parts += ["", fitting_table(screen, CANDIDATE_COLUMNS, rows)]
     if rejected:
         parts += ["", rejections_table(screen, rejected)]
+    if decision.shadows:
+        parts += ["", *(Text(shadow_text(decision, shadow)) for shadow in decision.shadows)]
     return Group(*parts)
 
 
@@ -120,8 +123,11 @@ def _routers_table(screen: Console, routers: Iterable[Router]) -> Table:
     for router in routers:
         artifact = router.quality_artifact
         named = f"{artifact.name}@{artifact.version}" if router.HasField("quality_artifact") else "none"
-        rows.append(((router.name, router.text, router.description, router.version, named), ""))
-    return fitting_table(screen, ("router", "what it does", "description", "version", "quality model"), rows)
+        split = ", ".join(f"{arm.share:.4g} {arm.router}" for arm in router.split)
+        shadows = ", ".join(router.shadows)
+        rows.append(((router.name, router.text, router.description, router.version, named, split, shadows), ""))
+    columns = ("router", "what it does", "description", "version", "quality model", "split", "shadows")
+    return fitting_table(screen, columns, rows)
 
 
 def _optional(message: Endpoint | EndpointRuntime, field: str, form: str) -> str:

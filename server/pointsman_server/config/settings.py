@@ -10,7 +10,7 @@ from pathlib import Path
 from pointsman_server.catalog.catalog import Catalog
 from pointsman_server.decision.resolve import DEFAULT_ROUTER_NAME
 from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterAlternative, RouterString
-from pointsman_server.decision.types import Exploration
+from pointsman_server.decision.types import Arm, Exploration
 from pointsman_server.providers.base import ProviderSettings, Secret
 
 DEFAULT_ROUTER = DEFAULT_ROUTER_NAME
@@ -79,8 +79,13 @@ class RouterSettings:
     """Directory of its own quality artifact; None uses `Config.quality_artifact`."""
     exploration: Exploration = Exploration()
     """How much chance enters its decisions."""
+    split: tuple[Arm, ...] = ()
+    """Other routers, each without a split, that decide for a share of its requests; the rest is its own."""
+    shadows: tuple[str, ...] = ()
+    """Other routers that decide beside it without acting."""
     version: str = field(init=False)
-    """Hash of all that its decisions depend on, 12 hexadecimal digits: policy, path of the artifact, exploration."""
+    """Hash of all that its decisions depend on, 12 hexadecimal digits: policy, path of the artifact, exploration. Split
+    and shadows are no part of it: they change which router decides, not how."""
 
     def __post_init__(self) -> None:
         content = repr((str(self.policy), str(self.artifact), self.exploration))

@@ -43,6 +43,8 @@ def decide(given: DecisionInput) -> Decision:
         candidates=tuple(draft.frozen() for draft in (*ordered, *rejected)),
         relaxations=() if ordered else relaxations(rejected),
         runtime_age_s=ordered[0].runtime.age_s if ordered else None,
+        quality_artifact=given.quality_artifact,
+        assignment=given.assignment,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 
 from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterAlternative, RouterString
-from pointsman_server.decision.types import Endpoint, Exploration, Policy, SearchSpace
+from pointsman_server.decision.types import Arm, Endpoint, Exploration, Policy, SearchSpace
 from pointsman_server.errors import FieldViolation, InvalidRequestError
 
 UNKNOWN_NAME_COUNT_MAX = 100
@@ -31,6 +31,10 @@ class NamedRouter:
     alternatives: tuple[Policy, ...] = (Policy(),)
     exploration: Exploration = Exploration()
     description: str = ""
+    split: tuple[Arm, ...] = ()
+    """The routers that decide for a share of its requests; see `assignment`."""
+    shadow_names: tuple[str, ...] = ()
+    """The routers that decide beside it without acting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,11 @@ def resolve(
         raise InvalidRequestError(tuple(dict.fromkeys(violations)))
     assert first is not None, "a router string has at least one alternative"
     return ResolvedRouting(first, tuple(policies))
+
+
+def with_stand_in(routers: Mapping[str, NamedRouter], *, asked_name: str, name: str) -> Mapping[str, NamedRouter]:
+    """The same routers, but that `name` stands in for `asked_name` wherever a request or a router string means that."""
+    return routers if name == asked_name else {**routers, asked_name: routers[name]}
 
 
 def _named(

@@ -288,6 +288,34 @@ class Exploration:
 
 
 @dataclass(frozen=True, slots=True)
+class Arm:
+    """A router that decides for a share of the requests that ask for another one."""
+
+    router_name: str
+    share: float
+    """Above 0, at most 1; the shares of one split add up to at most 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which router decides for a request, and by what chance it is that one."""
+
+    asked_name: str
+    """The router that the request asks for."""
+    router_name: str
+    """The router that decides: the same one, or an arm of its split."""
+    probability: float = 1.0
+    """With which this router gets such a request, above 0 to 1, given everything but key and seed."""
+    keyed: bool = False
+    """Whether the request's key decided, so that whatever shares the key shares the router; else its seed did."""
+
+    @property
+    def split_name(self) -> str:
+        """The router whose split assigned the request; empty when it has none, so that no other could have decided."""
+        return self.asked_name if self.probability < 1.0 or self.router_name != self.asked_name else ""
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFacts:
     """What the decision needs to know of a request; never its text."""
 
@@ -314,6 +342,10 @@ class DecisionInput:
     exploration: Exploration = Exploration()
     router_name: str = "default"
     router_version: str = ""
+    quality_artifact: str = ""
+    """What gave `qualities`, name@version; empty when nothing did."""
+    assignment: Assignment = Assignment("default", "default")
+    """Which router acts on this request, and how it came to; a shadow's decision has that of the acting one."""
 
 
 class RejectionReason(StrEnum):
@@ -422,6 +454,18 @@ class DecisionReason(StrEnum):
     EXPLORATION = "exploration"
 
 
+class Agreement(StrEnum):
+    """Whether a shadow would have done as the acting router did."""
+
+    SAME = "same"
+    OTHER = "other"
+    ONLY_ACTING = "only_acting"
+    """The shadow had nothing eligible."""
+    ONLY_SHADOW = "only_shadow"
+    """The acting router had nothing eligible."""
+    NEITHER = "neither"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The ranking with its reasons. `candidates` holds every endpoint of the catalog: the chosen one first, then the
@@ -438,6 +482,10 @@ class Decision:
     """Nearest first; only when nothing is eligible."""
     runtime_age_s: float | None = None
     """Age of the chosen endpoint's last observation."""
+    quality_artifact: str = ""
+    """As in `DecisionInput`."""
+    assignment: Assignment = Assignment("default", "default")
+    """As in `DecisionInput`."""
 
     @property
     def eligible(self) -> tuple[Candidate, ...]:
@@ -449,3 +497,12 @@ class Decision:
         """The winner, or None when nothing is eligible."""
         first = self.candidates[0] if self.candidates else None
         return first if first is not None and first.eligible else None
+
+    def agreement(self, shadow: Decision) -> Agreement:
+        """How the choice of a shadow compares with this one."""
+        acting, other = self.chosen, shadow.chosen
+        if acting is None:
+            return Agreement.NEITHER if other is None else Agreement.ONLY_SHADOW
+        if other is None:
+            return Agreement.ONLY_ACTING
+        return Agreement.SAME if acting.endpoint.name == other.endpoint.name else Agreement.OTHER

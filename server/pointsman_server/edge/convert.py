@@ -31,6 +31,7 @@ from pointsman_server.decision.types import (
     Latency,
     Objective,
     Preference,
+    QualityPrediction,
     Rejection,
     RejectionReason,
     Relaxation,
@@ -296,8 +297,8 @@ def fill_decision(
     *,
     input_token_count: int,
     decide_time_s: float,
-    quality_artifact: str,
     router_text: str,
+    shadows: Iterable[Decision] = (),
     with_candidates: bool = True,
 ) -> None:
     """Writes the decision as it is shown into an empty message; `decide_time_s` is Unix time."""
@@ -307,7 +308,7 @@ def fill_decision(
     message.input_token_count = input_token_count
     message.seed = decision.seed
     message.decide_time.CopyFrom(timestamp(decide_time_s))
-    message.quality_artifact = quality_artifact
+    message.quality_artifact = decision.quality_artifact
     message.router_text = router_text
     if decision.runtime_age_s is not None:
         message.runtime_age.CopyFrom(duration(decision.runtime_age_s))
@@ -317,8 +318,30 @@ def fill_decision(
         message.provider = chosen.endpoint.provider
         message.reason = DECISION_REASON_TO_PROTO[decision.reason]
         message.probability = chosen.probability
+    assigned = decision.assignment
+    if assigned.split_name:
+        message.assignment.asked_router = assigned.split_name
+        message.assignment.probability = assigned.probability
+        message.assignment.keyed = assigned.keyed
     if with_candidates:
         _fill_candidates(message, decision.candidates)
+    message.shadows.extend([_shadow_to_proto(shadow) for shadow in shadows])
+
+
+def _shadow_to_proto(shadow: Decision) -> routing_pb2.ShadowDecision:
+    message = routing_pb2.ShadowDecision(
+        router=shadow.router_name,
+        router_version=shadow.router_version,
+        quality_artifact=shadow.quality_artifact,
+    )
+    if (chosen := shadow.chosen) is not None and shadow.reason is not None:
+        message.endpoint = chosen.endpoint.name
+        message.reason = DECISION_REASON_TO_PROTO[shadow.reason]
+        if chosen.quality is not None:
+            _fill_quality(message.quality, chosen.quality)
+        if chosen.cost_usd is not None:
+            message.cost_usd = chosen.cost_usd
+    return message
 
 
 def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candidate]) -> None:
@@ -342,11 +365,7 @@ def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candida
             added.rank = rank
             added.utility = candidate.utility
         if quality is not None:
-            spread = INTERVAL_NORMAL_QUANTILE * quality.standard_error
-            shown = added.quality
-            shown.mean = quality.mean
-            shown.low = max(0.0, quality.mean - spread)
-            shown.high = min(1.0, quality.mean + spread)
+            _fill_quality(added.quality, quality)
         if candidate.output_token_count is not None:
             added.output_token_count = candidate.output_token_count
         if candidate.cost_usd is not None:
@@ -360,6 +379,13 @@ def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candida
         _fill_terms(added, candidate.terms)
         if candidate.rejections:
             added.rejections.extend([rejection_to_proto(rejection) for rejection in candidate.rejections])
+
+
+def _fill_quality(message: routing_pb2.QualityPrediction, quality: QualityPrediction) -> None:
+    spread = INTERVAL_NORMAL_QUANTILE * quality.standard_error
+    message.mean = quality.mean
+    message.low = max(0.0, quality.mean - spread)
+    message.high = min(1.0, quality.mean + spread)
 
 
 @lru_cache(maxsize=4096)
@@ -607,4 +633,6 @@ def router_to_proto(served: ServedRouter) -> routing_pb2.Router:
         ),
         constraints=constraints_to_proto(first.space, first.bounds, first.capabilities, first.labels),
         preferences=preferences_to_proto(first.preference),
+        split=[routing_pb2.Arm(router=arm.router_name, share=arm.share) for arm in router.split],
+        shadows=router.shadow_names,
     )

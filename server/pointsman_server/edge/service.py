@@ -74,7 +74,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         validate_route(request)
         decided = self._router.route(_routing_request(request), current_span())
         response = router_service_pb2.RouteResponse()
-        self._fill_decision(response.decision, decided)
+        self._fill_decision(response.decision, decided, with_shadows=request.routing.include_shadows)
         return response
 
     async def Complete(  # type: ignore[override]  # grpc.aio takes a coroutine that writes, its types do not say so
@@ -85,7 +85,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         events = self._router.complete(_routing_request(request), self._execution(request, context), current_span())
         async with aclosing(events):
             async for event in events:
-                await context.write(self._event(event, with_candidates=not request.execution.omit_candidates))
+                await context.write(self._event(event, request))
 
     async def ReportOutcome(
         self, request: router_service_pb2.ReportOutcomeRequest, context: Context
@@ -164,14 +164,16 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
             routers=[convert.router_to_proto(routers[name]) for name in page], next_page_token=next_page_token
         )
 
-    def _fill_decision(self, message: routing_pb2.Decision, decided: Decided, *, with_candidates: bool = True) -> None:
+    def _fill_decision(
+        self, message: routing_pb2.Decision, decided: Decided, *, with_shadows: bool, with_candidates: bool = True
+    ) -> None:
         convert.fill_decision(
             message,
             decided.decision,
             input_token_count=decided.facts.input_token_count,
             decide_time_s=self._unix_s(),
-            quality_artifact=decided.served.quality_artifact,
             router_text=decided.router_text,
+            shadows=decided.shadows if with_shadows else (),
             with_candidates=with_candidates,
         )
 
@@ -189,7 +191,9 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
             restart_after_break=asked.break_policy == router_service_pb2.BREAK_POLICY_RESTART,
         )
 
-    def _event(self, event: CompletionEvent, *, with_candidates: bool) -> router_service_pb2.CompleteResponse:
+    def _event(
+        self, event: CompletionEvent, request: router_service_pb2.CompleteRequest
+    ) -> router_service_pb2.CompleteResponse:
         match event:
             case TextDelta(text):
                 return router_service_pb2.CompleteResponse(delta=chat_pb2.Delta(text=text))
@@ -199,7 +203,12 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
                 return router_service_pb2.CompleteResponse(tool_call_delta=convert.tool_call_delta_to_proto(event))
             case Decided():
                 response = router_service_pb2.CompleteResponse()
-                self._fill_decision(response.decision, event, with_candidates=with_candidates)
+                self._fill_decision(
+                    response.decision,
+                    event,
+                    with_shadows=request.routing.include_shadows,
+                    with_candidates=not request.execution.omit_candidates,
+                )
                 return response
             case AttemptStarted(attempt_number, endpoint_name):
                 started = routing_pb2.AttemptStarted(attempt_number=attempt_number, endpoint=endpoint_name)
@@ -236,6 +245,7 @@ def _routing_request(
         asked=parse_router_string(routing.router),
         overlay=convert.overlay_from_proto(routing),
         seed=routing.seed if routing.HasField("seed") else None,
+        assignment_key=routing.assignment_key,
     )
 
 

@@ -7,6 +7,7 @@ closed enumerations. Nothing that a caller writes becomes an attribute.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from opentelemetry.metrics import Meter
 
@@ -24,6 +25,8 @@ GAP_BUCKETS_S = (0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.0
 """From 1,000 tokens per second to one."""
 TOKEN_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 """Powers of four, to the longest contexts on offer."""
+COST_BUCKETS_USD = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+"""From a short answer of a small model to a long one of the dearest."""
 QUALITY_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -74,6 +77,10 @@ class Metrics:
             "Quality that callers reported, 0..1.",
             explicit_bucket_boundaries_advisory=QUALITY_BUCKETS,
         )
+        self._router_cost = meter.create_counter(
+            names.ROUTER_COST, "USD", "Cost of attempts at list prices by the router that decided, where it is known."
+        )
+        self._shadows = _ShadowInstruments(meter)
         self._artifact_reads = meter.create_counter(
             names.ARTIFACT_READS, "{artifact}", "Quality artifacts that were read, at the start or while serving."
         )
@@ -89,20 +96,26 @@ class Metrics:
             },
         )
 
-    def decided(self, decision: Decision, *, duration_s: float) -> None:
-        """A decision was made, for or against."""
+    def decided(self, decision: Decision, shadows: Sequence[Decision] = (), *, duration_s: float) -> None:
+        """A decision was made, for or against; `shadows` decided beside it."""
         router = {names.ROUTER_NAME: decision.router_name}
         self._routing.record(duration_s, router)
         chosen, reason = decision.chosen, decision.reason
         choice = {names.DECISION_REASON: names.REASON_NONE_ELIGIBLE if reason is None else reason.value}
         if chosen is not None:
             choice[names.ENDPOINT] = chosen.endpoint.name
-        self._decisions.add(1, router | choice)
+        self._decisions.add(1, _router_attributes(decision.router_name, decision.assignment.split_name) | choice)
         rejections = Counter(
             rejection.reason for candidate in decision.candidates for rejection in candidate.rejections
         )
         for rejection_reason, count in rejections.items():
             self._rejections.add(count, router | {names.REJECTION_REASON: rejection_reason.value})
+        for shadow in shadows:
+            self._shadows.compare(decision, shadow)
+
+    def spent(self, decision: Decision, *, cost_usd: float) -> None:
+        """An attempt that carried out this decision cost so much."""
+        self._router_cost.add(cost_usd, _router_attributes(decision.router_name, decision.assignment.split_name))
 
     def first_token(self, endpoint: Endpoint, *, ttft_s: float) -> None:
         """An attempt's first token came after `ttft_s`."""
@@ -140,9 +153,16 @@ class Metrics:
         if error_type is not None:
             self._failures.add(1, attributes | {names.ERROR_TYPE: error_type})
 
-    def reported(self, quality: float | None, *, endpoint_name: str, router_name: str) -> None:
-        """A caller reported an outcome; `quality` is 0..1, None when it was not judged."""
-        attributes = {names.ENDPOINT: endpoint_name, names.ROUTER_NAME: router_name}
+    def reported(self, quality: float | None, *, endpoint_name: str, router_name: str, split_name: str = "") -> None:
+        """A caller reported an outcome.
+
+        Args:
+            quality: 0..1; None when it was not judged.
+            endpoint_name: Whose answer it was.
+            router_name: The router that had decided.
+            split_name: The router whose split had that one decide; empty when none did.
+        """
+        attributes = _router_attributes(router_name, split_name) | {names.ENDPOINT: endpoint_name}
         self._outcomes.add(1, attributes)
         if quality is not None:
             self._quality.record(quality, attributes)
@@ -151,6 +171,48 @@ class Metrics:
         """The quality artifact in a directory of the configuration was loaded, or refused so that the old one stays."""
         result = names.ARTIFACT_REFUSED if refused else names.ARTIFACT_LOADED
         self._artifact_reads.add(1, {names.ARTIFACT_PATH: path, names.ARTIFACT_RESULT: result})
+
+
+class _ShadowInstruments:
+    """Hold the choices of acting routers against those of their shadows."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._decisions = meter.create_counter(
+            names.SHADOW_DECISIONS, "{decision}", "Decisions of shadows, by their agreement with the acting router's."
+        )
+        self._quality = meter.create_histogram(
+            names.SHADOW_QUALITY,
+            "1",
+            "Predicted quality of the acting router's choice and of its shadow's, each by its own artifact.",
+            explicit_bucket_boundaries_advisory=QUALITY_BUCKETS,
+        )
+        self._cost = meter.create_histogram(
+            names.SHADOW_COST,
+            "USD",
+            "Expected cost of the acting router's choice and of its shadow's.",
+            explicit_bucket_boundaries_advisory=COST_BUCKETS_USD,
+        )
+
+    def compare(self, acting: Decision, shadow: Decision) -> None:
+        """Counts a shadow's choice. What is known of one of the two choices alone is not recorded: means could not be
+        compared."""
+        pair = {names.ROUTER_NAME: acting.router_name, names.SHADOW_ROUTER: shadow.router_name}
+        self._decisions.add(1, pair | {names.SHADOW_AGREEMENT: acting.agreement(shadow).value})
+        ours, theirs = acting.chosen, shadow.chosen
+        if ours is None or theirs is None:
+            return
+        sides = (pair | {names.SHADOW_SIDE: names.SIDE_ACTING}, pair | {names.SHADOW_SIDE: names.SIDE_SHADOW})
+        if ours.quality is not None and theirs.quality is not None:
+            for quality, side in zip((ours.quality, theirs.quality), sides, strict=True):
+                self._quality.record(quality.mean, side)
+        if ours.cost_usd is not None and theirs.cost_usd is not None:
+            for cost_usd, side in zip((ours.cost_usd, theirs.cost_usd), sides, strict=True):
+                self._cost.record(cost_usd, side)
+
+
+def _router_attributes(router_name: str, split_name: str) -> dict[str, str]:
+    deciding = {names.ROUTER_NAME: router_name}
+    return deciding | {names.ROUTER_ASKED: split_name} if split_name else deciding
 
 
 def _endpoint_attributes(endpoint: Endpoint) -> dict[str, str]:

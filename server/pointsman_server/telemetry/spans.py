@@ -142,13 +142,15 @@ class RoutingSpan:
             return _NO_PHASE
         return _Phase(self._tracer.start_span(name, set_span_in_context(self._span, Context())))
 
-    def decided(self, decision: Decision) -> None:
-        """Tells what was decided, between whom, and why."""
+    def decided(self, decision: Decision, shadows: Iterable[Decision] = ()) -> None:
+        """Tells what was decided, between whom, and why, and what each shadow would have chosen."""
         if not self._owns_span or not self._span.is_recording():
             return
         self._span.set_attributes(_decision_attributes(decision))
         for candidate in decision.candidates[:CANDIDATE_EVENT_COUNT_MAX]:
             self._span.add_event(names.CANDIDATE_EVENT, _candidate_attributes(candidate))
+        for shadow in shadows:
+            self._span.add_event(names.SHADOW_EVENT, _shadow_attributes(decision, shadow))
 
 
 class _Phase:
@@ -229,16 +231,23 @@ def _known(*attributes: tuple[str, AttributeValue | None]) -> dict[str, Attribut
 
 
 def _decision_attributes(decision: Decision) -> dict[str, AttributeValue]:
-    chosen, eligible = decision.chosen, decision.eligible
+    chosen, eligible, assigned = decision.chosen, decision.eligible, decision.assignment
     attributes = _known(
         (names.DECISION_ID, decision.decision_id),
         (names.DECISION_REASON, None if decision.reason is None else decision.reason.value),
         (names.ROUTER_NAME, decision.router_name),
         (names.ROUTER_VERSION, decision.router_version),
+        (names.QUALITY_ARTIFACT, decision.quality_artifact or None),
         (names.CANDIDATES_TOTAL, len(decision.candidates)),
         (names.CANDIDATES_ELIGIBLE, len(eligible)),
         (names.DECISION_RUNNER_UP, eligible[1].endpoint.name if len(eligible) > 1 else None),
     )
+    if assigned.split_name:
+        attributes |= _known(
+            (names.ROUTER_ASKED, assigned.split_name),
+            (names.ASSIGNMENT_PROBABILITY, assigned.probability),
+            (names.ASSIGNMENT_KEYED, assigned.keyed),
+        )
     if chosen is not None:
         attributes |= _known(
             (names.DECISION_ENDPOINT, chosen.endpoint.name),
@@ -259,6 +268,20 @@ def _candidate_attributes(candidate: Candidate) -> dict[str, AttributeValue]:
         (names.CANDIDATE_EXPECTED_COST_USD, candidate.cost_usd),
         (names.CANDIDATE_EXPECTED_TTFT_S, None if candidate.ttft_s is None else candidate.ttft_s.mean),
         (names.CANDIDATE_REJECTIONS, rejections or None),
+    )
+
+
+def _shadow_attributes(acting: Decision, shadow: Decision) -> dict[str, AttributeValue]:
+    chosen = shadow.chosen
+    quality = None if chosen is None else chosen.quality
+    return _known(
+        (names.SHADOW_ROUTER, shadow.router_name),
+        (names.SHADOW_ROUTER_VERSION, shadow.router_version),
+        (names.SHADOW_QUALITY_ARTIFACT, shadow.quality_artifact or None),
+        (names.SHADOW_AGREEMENT, acting.agreement(shadow).value),
+        (names.SHADOW_ENDPOINT, None if chosen is None else chosen.endpoint.name),
+        (names.SHADOW_PREDICTED_QUALITY, None if quality is None else quality.mean),
+        (names.SHADOW_EXPECTED_COST_USD, None if chosen is None else chosen.cost_usd),
     )
 
 

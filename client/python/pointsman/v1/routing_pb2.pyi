@@ -321,12 +321,23 @@ class Routing(_message.Message):
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
     PREFERENCES_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_KEY_FIELD_NUMBER: _builtins.int
+    INCLUDE_SHADOWS_FIELD_NUMBER: _builtins.int
     router: _builtins.str
     """A named router ("default", "cheap"), a model ("gpt-4o"), an endpoint ("gpt-4o@openai"), or a router as text
     ("router@q:1|c:4.65e-03|ttft<500", "gpt-4o@lowest-itl", "a@p->b@q"). At most 4,096 characters. Empty: "default".
     """
     seed: _builtins.int
     """Seed of the draw among near-ties, for decisions that can be repeated. Absent: the server draws one."""
+    assignment_key: _builtins.str
+    """What belongs together, such as a user or a conversation: where the router shares its requests with others (an A/B
+    test), all with the same key get the same one. At most 256 characters. It is hashed, and never recorded or logged.
+    Empty: the seed decides.
+    """
+    include_shadows: _builtins.bool
+    """Whether the decision shows what each shadow of the router would have chosen. False: that is recorded by the server,
+    but not returned.
+    """
     @_builtins.property
     def constraints(self) -> Global___Constraints:
         """What must hold, in addition to what the router demands. Absent: nothing more."""
@@ -342,10 +353,12 @@ class Routing(_message.Message):
         constraints: Global___Constraints | None = ...,
         preferences: Global___Preferences | None = ...,
         seed: _builtins.int | None = ...,
+        assignment_key: _builtins.str = ...,
+        include_shadows: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "constraints", b"constraints", "preferences", b"preferences", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "constraints", b"constraints", "preferences", b"preferences", "router", b"router", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "assignment_key", b"assignment_key", "constraints", b"constraints", "include_shadows", b"include_shadows", "preferences", b"preferences", "router", b"router", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -803,6 +816,8 @@ class Decision(_message.Message):
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
     QUALITY_ARTIFACT_FIELD_NUMBER: _builtins.int
     ROUTER_TEXT_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    SHADOWS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique id, at most 64 characters; ReportOutcome refers to it."""
     endpoint: _builtins.str
@@ -816,7 +831,7 @@ class Decision(_message.Message):
     probability: _builtins.float
     """The probability with which it was chosen, above 0 to 1, given everything but the seed."""
     router: _builtins.str
-    """Name of the router that decided."""
+    """Name of the router that decided; where a split assigned the request (see assignment), one of its arms."""
     router_version: _builtins.str
     """Version of that router: changes with its configuration, catalog or quality artifact."""
     input_token_count: _builtins.int
@@ -824,7 +839,7 @@ class Decision(_message.Message):
     seed: _builtins.int
     """Seed of the draw. The same request, state and seed give the same decision."""
     quality_artifact: _builtins.str
-    """Name and version of the quality artifact that predicted. Empty: none did."""
+    """Name and version of the quality artifact that predicted, name@version. Empty: none did."""
     router_text: _builtins.str
     """The effective router as text, with the caller's constraints and preferences in it."""
     @_builtins.property
@@ -840,6 +855,16 @@ class Decision(_message.Message):
     @_builtins.property
     def decide_time(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""
+
+    @_builtins.property
+    def assignment(self) -> Global___Assignment:
+        """How the router came to decide. Absent: it is the one that was asked for, and shares its requests with no other."""
+
+    @_builtins.property
+    def shadows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowDecision]:
+        """What each shadow of the router would have chosen, in the order of the configuration. Empty: include_shadows is not
+        set, or it has none.
+        """
 
     def __init__(
         self,
@@ -859,14 +884,98 @@ class Decision(_message.Message):
         decide_time: _timestamp_pb2.Timestamp | None = ...,
         quality_artifact: _builtins.str = ...,
         router_text: _builtins.str = ...,
+        assignment: Global___Assignment | None = ...,
+        shadows: _abc.Iterable[Global___ShadowDecision] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "runtime_age", b"runtime_age"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "decide_time", b"decide_time", "runtime_age", b"runtime_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "decide_time", b"decide_time", "endpoint", b"endpoint", "id", b"id", "input_token_count", b"input_token_count", "model", b"model", "probability", b"probability", "provider", b"provider", "quality_artifact", b"quality_artifact", "reason", b"reason", "router", b"router", "router_text", b"router_text", "router_version", b"router_version", "runtime_age", b"runtime_age", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "candidates", b"candidates", "decide_time", b"decide_time", "endpoint", b"endpoint", "id", b"id", "input_token_count", b"input_token_count", "model", b"model", "probability", b"probability", "provider", b"provider", "quality_artifact", b"quality_artifact", "reason", b"reason", "router", b"router", "router_text", b"router_text", "router_version", b"router_version", "runtime_age", b"runtime_age", "seed", b"seed", "shadows", b"shadows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Assignment(_message.Message):
+    """How a router that shares its requests with others came to decide this one, or another in its place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASKED_ROUTER_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    KEYED_FIELD_NUMBER: _builtins.int
+    asked_router: _builtins.str
+    """Name of the router that was asked for, whose split assigned the request."""
+    probability: _builtins.float
+    """The probability with which the router that decided is the one to decide, above 0 to 1, given everything but the
+    key and the seed.
+    """
+    keyed: _builtins.bool
+    """Whether the request's assignment_key decided, so that others with that key get the same router. False: its seed did."""
+    def __init__(
+        self,
+        *,
+        asked_router: _builtins.str = ...,
+        probability: _builtins.float = ...,
+        keyed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_router", b"asked_router", "keyed", b"keyed", "probability", b"probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
+
+@_typing.final
+class ShadowDecision(_message.Message):
+    """What a router would have chosen that decides beside the acting one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTER_FIELD_NUMBER: _builtins.int
+    ROUTER_VERSION_FIELD_NUMBER: _builtins.int
+    QUALITY_ARTIFACT_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    router: _builtins.str
+    """Name of the shadow."""
+    router_version: _builtins.str
+    """Version of that router: changes with its configuration, catalog or quality artifact."""
+    quality_artifact: _builtins.str
+    """Name and version of the quality artifact that it predicted with, name@version."""
+    endpoint: _builtins.str
+    """The endpoint that it would have chosen, model@provider. Empty: none is eligible for it."""
+    reason: Global___DecisionReason.ValueType
+    """Why it would have been chosen. Unspecified: none is eligible."""
+    cost_usd: _builtins.float
+    """Expected cost of its choice, USD. Absent: unknown, or none is eligible."""
+    @_builtins.property
+    def quality(self) -> Global___QualityPrediction:
+        """The quality that it predicts of its choice. Absent: unknown, or none is eligible."""
+
+    def __init__(
+        self,
+        *,
+        router: _builtins.str = ...,
+        router_version: _builtins.str = ...,
+        quality_artifact: _builtins.str = ...,
+        endpoint: _builtins.str = ...,
+        reason: Global___DecisionReason.ValueType = ...,
+        quality: Global___QualityPrediction | None = ...,
+        cost_usd: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd", "quality", b"quality"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd", "endpoint", b"endpoint", "quality", b"quality", "quality_artifact", b"quality_artifact", "reason", b"reason", "router", b"router", "router_version", b"router_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...
+
+Global___ShadowDecision: _TypeAlias = ShadowDecision  # noqa: Y015
 
 @_typing.final
 class Candidate(_message.Message):
@@ -1536,6 +1645,8 @@ class Router(_message.Message):
     QUALITY_ARTIFACT_FIELD_NUMBER: _builtins.int
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
     PREFERENCES_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    SHADOWS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     version: _builtins.str
@@ -1556,6 +1667,16 @@ class Router(_message.Message):
     def preferences(self) -> Global___Preferences:
         """The preferences of its first alternative."""
 
+    @_builtins.property
+    def split(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arm]:
+        """The routers that decide for a share of the requests that ask for this one, in the order of the configuration. What
+        they leave it decides itself. Empty: it decides all.
+        """
+
+    @_builtins.property
+    def shadows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the routers that decide beside it without acting. Empty: none does."""
+
     def __init__(
         self,
         *,
@@ -1566,14 +1687,42 @@ class Router(_message.Message):
         quality_artifact: Global___QualityArtifact | None = ...,
         constraints: Global___Constraints | None = ...,
         preferences: Global___Preferences | None = ...,
+        split: _abc.Iterable[Global___Arm] | None = ...,
+        shadows: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "preferences", b"preferences", "quality_artifact", b"quality_artifact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "description", b"description", "name", b"name", "preferences", b"preferences", "quality_artifact", b"quality_artifact", "text", b"text", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "description", b"description", "name", b"name", "preferences", b"preferences", "quality_artifact", b"quality_artifact", "shadows", b"shadows", "split", b"split", "text", b"text", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Router: _TypeAlias = Router  # noqa: Y015
+
+@_typing.final
+class Arm(_message.Message):
+    """A router that decides for a share of the requests that ask for another one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTER_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    router: _builtins.str
+    """Name of the router."""
+    share: _builtins.float
+    """Its share of the requests, above 0 to 1."""
+    def __init__(
+        self,
+        *,
+        router: _builtins.str = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["router", b"router", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Arm: _TypeAlias = Arm  # noqa: Y015
 
 @_typing.final
 class QualityArtifact(_message.Message):
