@@ -187,6 +187,7 @@ def test_the_protocol_page_states_the_limits_that_are_checked() -> None:
         "labels": validate.LABEL_COUNT_MAX,
         "attempts of a call": validate.ATTEMPT_COUNT_MAX,
         "characters of a decision's id": validate.DECISION_ID_LENGTH_MAX,
+        "characters of an assignment key": validate.ASSIGNMENT_KEY_LENGTH_MAX,
         "entries of a page": validate.PAGE_SIZE_MAX,
         "violations listed in an answer": validate.VIOLATION_COUNT_MAX,
     }

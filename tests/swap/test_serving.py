@@ -18,7 +18,7 @@ from pointsman_server.errors import ArtifactError
 from pointsman_server.quality.model import QualityModel
 from pointsman_server.telemetry import names
 from pointsman_server.telemetry.setup import TelemetrySettings, configure_telemetry
-from swap.variants import DAMAGES, MODELS, swapped_link, written_variant
+from swap.variants import DAMAGES, MODELS, builtin, swapped_link, written_variant
 from telemetry.test_metrics import of, points
 
 NOWHERE = {"north": "http://127.0.0.1:9/v1"}
@@ -131,6 +131,16 @@ async def test_routers_have_artifacts_of_their_own_and_each_is_swapped_by_itself
     assert after["second"].artifact.endswith("@three")
     assert after["second"].router_version != before["second"].router_version
     assert after["second"].qualities != before["second"].qualities
+
+
+async def test_a_router_can_keep_the_shipped_artifact(tmp_path: Path) -> None:
+    """Where `[quality]` names another one, a router with `artifact = "builtin"` still predicts by the shipped one."""
+    written_variant(tmp_path / "own", "own")
+    table = '[routers.second]\nartifact = "builtin"\n'
+    async with running(config_of(config_text(tmp_path / "own") + table)) as server:
+        found = await _by_router(server)
+    assert found["default"].artifact == f"{builtin().name}@own"
+    assert found["second"].artifact == f"{builtin().name}@{builtin().version}"
 
 
 async def test_a_configuration_that_names_an_unusable_artifact_changes_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pointsman_server.chat import Usage
 from pointsman_server.decision.decide import decide
 from pointsman_server.decision.metrics import Metric
 from pointsman_server.decision.types import (
+    Agreement,
+    Assignment,
     Bound,
     Comparison,
     Decision,
@@ -26,6 +28,7 @@ from pointsman_server.telemetry.metrics import Metrics
 from pointsman_server.telemetry.setup import Telemetry, TelemetrySettings, configure_telemetry
 
 ENDPOINT = Endpoint("small", "north")
+UNSPLIT = Assignment("default", "default")
 Points = dict[frozenset[tuple[str, object]], float]
 
 
@@ -76,17 +79,29 @@ def of(found: Points, **wanted: object) -> float:
     return matching[0]
 
 
-def a_decision(quality_min: float) -> Decision:
-    """Two models of quality 0.5 and 0.7, under a bound."""
+def a_decision(
+    quality_min: float = 0.0,
+    *,
+    router_name: str = "default",
+    assignment: Assignment = UNSPLIT,
+    quality_of_b: float | None = 0.7,
+    price: float | None = None,
+) -> Decision:
+    """Two models of quality 0.5 and (if it is known) 0.7, under a bound."""
+    qualities = {"a": QualityPrediction(0.5, 0.1, 100.0)}
+    if quality_of_b is not None:
+        qualities["b"] = QualityPrediction(quality_of_b, 0.1, 100.0)
     return decide(
         DecisionInput(
             decision_id="d-1",
             facts=RequestFacts(input_token_count=100),
             alternatives=(Policy(bounds=(Bound(Metric.QUALITY, Comparison.GREATER_EQUAL, quality_min),)),),
-            endpoints=(Endpoint("a", "north"), Endpoint("b", "north")),
-            qualities={"a": QualityPrediction(0.5, 0.1), "b": QualityPrediction(0.7, 0.1)},
+            endpoints=(Endpoint("a", "north", price, price), Endpoint("b", "north", price, price)),
+            qualities=qualities,
             snapshot=RuntimeSnapshot(),
             seed=1,
+            router_name=router_name,
+            assignment=assignment,
         )
     )
 
@@ -112,6 +127,64 @@ def test_decisions_are_counted_by_router_and_endpoint(metrics: Metrics, reader: 
     assert of(read[names.DECISIONS], pointsman_decision_reason=names.REASON_NONE_ELIGIBLE) == 1
     assert of(read[names.REJECTIONS], pointsman_rejection_reason="bound_violated") == 3
     assert of(read[names.ROUTING_DURATION], pointsman_router_name="default") == pytest.approx(0.003)
+
+
+def test_what_a_split_assigned_is_told_apart(metrics: Metrics, reader: InMemoryMetricReader) -> None:
+    """Decisions, outcomes, quality and cost carry the router that was asked for beside the one that decided; where
+    nothing was split there is but one name."""
+    arm = a_decision(router_name="arm", assignment=Assignment("default", "arm", probability=0.1))
+    own = a_decision(assignment=Assignment("default", "default", probability=0.9))
+    for decision in (arm, own, a_decision(), a_decision(router_name="arm", assignment=Assignment("arm", "arm"))):
+        assigned = decision.assignment
+        metrics.decided(decision, duration_s=0.001)
+        metrics.spent(decision, cost_usd=0.5)
+        metrics.reported(0.5, endpoint_name="b@north", router_name=decision.router_name, split_name=assigned.split_name)
+    read = points(reader)
+    for name in (names.DECISIONS, names.OUTCOMES, names.REPORTED_QUALITY, names.ROUTER_COST):
+        told = {
+            (dict(attributes)[names.ROUTER_NAME], dict(attributes).get(names.ROUTER_ASKED)) for attributes in read[name]
+        }
+        assert told == {("arm", "default"), ("default", "default"), ("default", None), ("arm", None)}
+    assert of(read[names.ROUTER_COST], pointsman_router_name="arm", pointsman_router_asked="default") == 0.5
+
+
+def test_a_shadow_is_held_against_the_acting_router(metrics: Metrics, reader: InMemoryMetricReader) -> None:
+    """Agreement is counted, and quality and cost of both choices are measured side by side."""
+    acting, shadow = a_decision(price=2.0), a_decision(router_name="s", quality_of_b=0.4, price=1.0)
+    metrics.decided(acting, [shadow, shadow], duration_s=0.001)
+    read = points(reader)
+    pair = {"pointsman_router_name": "default", "pointsman_shadow_router": "s"}
+    assert of(read[names.SHADOW_DECISIONS], **pair, pointsman_shadow_agreement="other") == 2
+    assert acting.chosen is not None
+    assert shadow.chosen is not None
+    for side, choice in ((names.SIDE_ACTING, acting.chosen), (names.SIDE_SHADOW, shadow.chosen)):
+        assert choice.quality is not None
+        assert choice.cost_usd is not None
+        assert of(read[names.SHADOW_QUALITY], **pair, pointsman_shadow_side=side) == 2 * choice.quality.mean
+        assert of(read[names.SHADOW_COST], **pair, pointsman_shadow_side=side) == pytest.approx(2 * choice.cost_usd)
+
+
+def test_what_one_side_alone_knows_is_not_compared(metrics: Metrics, reader: InMemoryMetricReader) -> None:
+    """A shadow without an eligible endpoint, or choices of which one has no price, leave no figure on either side."""
+    metrics.decided(a_decision(price=2.0), [a_decision(0.9, router_name="s")], duration_s=0.001)
+    metrics.decided(a_decision(0.9), [a_decision(router_name="s")], duration_s=0.001)
+    metrics.decided(a_decision(0.9), [a_decision(0.9, router_name="s")], duration_s=0.001)
+    assert {names.SHADOW_QUALITY, names.SHADOW_COST} & set(points(reader)) == set()
+    metrics.decided(a_decision(price=2.0), [a_decision(router_name="s")], duration_s=0.001)
+    read = points(reader)
+    assert names.SHADOW_COST not in read
+    assert len(read[names.SHADOW_QUALITY]) == 2
+    agreements = {dict(attributes)[names.SHADOW_AGREEMENT] for attributes in read[names.SHADOW_DECISIONS]}
+    assert agreements == set(Agreement) - {Agreement.OTHER}
+
+
+def test_artifacts_are_counted_by_what_became_of_them(metrics: Metrics, reader: InMemoryMetricReader) -> None:
+    """A directory's loads and refusals are told apart."""
+    for refused in (False, True, True):
+        metrics.artifact_read("/models/one", refused=refused)
+    read = points(reader)[names.ARTIFACT_READS]
+    assert of(read, pointsman_artifact_path="/models/one", pointsman_artifact_result="loaded") == 1
+    assert of(read, pointsman_artifact_path="/models/one", pointsman_artifact_result="refused") == 2
 
 
 def test_an_attempt_leaves_its_figures_at_its_endpoint(metrics: Metrics, reader: InMemoryMetricReader) -> None:
@@ -159,3 +232,6 @@ def test_off_takes_everything_and_does_nothing() -> None:
     metrics.first_token(ENDPOINT, ttft_s=0.1)
     metrics.attempted(ENDPOINT, usage=Usage(1, 2), cost_usd=0.1, inter_token_latency_s=0.1, error_type="timeout")
     metrics.reported(1.0, endpoint_name=ENDPOINT.name, router_name="default")
+    metrics.decided(a_decision(), [a_decision()], duration_s=0.1)
+    metrics.spent(a_decision(), cost_usd=0.1)
+    metrics.artifact_read("/models/one", refused=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 
@@ -162,6 +163,18 @@ def test_a_decision_for_nothing_names_what_stood_against_each(tracing: Tracing, 
     for event in route.events:
         assert dict(event.attributes or {})[names.CANDIDATE_REJECTIONS] == ("q>=0.9",)
         assert names.CANDIDATE_UTILITY not in (event.attributes or {})
+
+
+def test_a_shadow_without_a_choice_is_told_without_one(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
+    """Its event has its name and that only the acting router had something to choose, and no endpoint or figure."""
+    with tracing.request(METHOD, []).route() as routing:
+        routing.decided(a_decision(), [dataclasses.replace(a_decision(quality_min=0.9), router_name="s")])
+    (event,) = [event for event in by_name(exporter)["route"].events if event.name == names.SHADOW_EVENT]
+    assert dict(event.attributes or {}) == {
+        "pointsman.shadow.router": "s",
+        "pointsman.shadow.router.version": "abc",
+        "pointsman.shadow.agreement": "only_acting",
+    }
 
 
 def test_candidate_events_are_bounded(tracing: Tracing, exporter: InMemorySpanExporter) -> None:

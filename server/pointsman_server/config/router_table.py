@@ -6,6 +6,7 @@ import math
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
+import pointsman_server
 from pointsman_server.catalog.entry_table import MODEL_RULE
 from pointsman_server.catalog.toml_table import Hint, Table, shortened
 from pointsman_server.config.settings import DEFAULT_ROUTER, RouterSettings
@@ -21,12 +22,14 @@ SHADOW_COUNT_MAX = 4
 """Each shadow costs every request a decision, and with an artifact of its own a prediction: half a millisecond."""
 BUILTIN_ARTIFACT = "builtin"
 """Name of the shipped quality artifact."""
+BUILTIN_ARTIFACT_PATH = Path(pointsman_server.__file__).parent / "quality" / "builtin"
+"""Where it lies; to ask the package of quality models would load all that they need, just to read a configuration."""
 
 
 def read_artifact(table: Table, directory: Path) -> Path | None:
-    """The directory of a quality artifact; None when absent or the shipped one."""
+    """The directory of a quality artifact; None when absent."""
     if table.text("artifact") == BUILTIN_ARTIFACT:
-        return None
+        return BUILTIN_ARTIFACT_PATH
     return read_path(table, "artifact", directory, kind="directory")
 
 

@@ -99,7 +99,7 @@ class Config:
     server: ServerSettings
     telemetry: TelemetrySettings
     quality_artifact: Path | None
-    """Directory of the quality artifact; None is the shipped one."""
+    """Directory of the quality artifact; None uses the shipped one."""
     catalog: Catalog
     """The endpoints that can be called; at least one."""
     providers: Mapping[str, ProviderSettings]

@@ -1650,7 +1650,9 @@ class Router(_message.Message):
     name: _builtins.str
     """Its name."""
     version: _builtins.str
-    """Changes with its configuration, catalog or quality artifact."""
+    """Changes with its configuration (but for split and shadows, which don't change how it decides), catalog or quality
+    artifact.
+    """
     description: _builtins.str
     """What it is for, in its author's words. Empty: none given."""
     text: _builtins.str
