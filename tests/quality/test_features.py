@@ -14,6 +14,9 @@ from pointsman_server.quality.features import (
     Window,
     WordTable,
     ascii_pieces,
+    base_latents,
+    hashed_pieces,
+    pieces_of,
     surface,
 )
 from pointsman_server.quality.model import QualityModel
@@ -143,7 +146,7 @@ class TestWordTable:
 
     def test_words_without_a_row_are_counted(self) -> None:
         """Known words give their rows in order, the others are only counted."""
-        rows, unknown_count = self.TABLE.rows("b a x b")
+        rows, unknown_count = self.TABLE.rows(pieces_of("b a x b"))
         assert (rows.tolist(), unknown_count) == ([1, 0, 1], 1)
 
     @given(text=st.text(alphabet=st.characters(max_codepoint=127), max_size=60))
@@ -160,10 +163,31 @@ class TestWordTable:
             scale=np.ones(1, dtype=np.float32),
             weight=np.ones(4, dtype=np.float32),
         )
-        rows, unknown_count = table.rows(text)
-        general_rows, general_unknown_count = table.rows(text + " \u00e9")
+        rows, unknown_count = table.rows(pieces_of(text))
+        general_rows, general_unknown_count = table.rows(pieces_of(text + " \u00e9"))
         assert (rows.tolist(), unknown_count + 1) == (general_rows.tolist(), general_unknown_count)
 
     def test_no_words_pool_to_zero(self) -> None:
         """A text without words has the zero embedding."""
         assert self.TABLE.pool(np.array([], dtype=np.intp)).tolist() == [0.0, 0.0]
+
+
+class TestHashedPieces:
+    """What the linear reading hashes."""
+
+    @given(text=st.text(alphabet="aB \u00c9\u00e90.,_\n\r\u2028", max_size=40))
+    def test_one_piece_stays_one(self, text: str) -> None:
+        """Every piece is hashed as one, in lower case, a line break under the name it has among the pieces of ASCII."""
+        expected = [LINE_BREAK if piece == "\n" else piece.lower() for piece in pieces_of(text)]
+        assert [piece.decode("utf-8") for piece in hashed_pieces(pieces_of(text))] == expected
+
+    def test_the_script_of_the_rest_is_irrelevant(self) -> None:
+        """The same words hash alike in ASCII and in other texts."""
+        assert hashed_pieces(pieces_of("One\ntwo 3 \u00e9"))[:-1] == hashed_pieces(pieces_of("one\nTWO 3"))
+
+
+def test_the_base_is_the_mean_of_both_readings() -> None:
+    """Where categories are told apart both readings count alike, else the wording alone."""
+    readings = np.array([1.0, 2.0, 3.0, 6.0], dtype=np.float32)
+    assert base_latents(readings, has_categories=True).tolist() == [2.0, 4.0]
+    assert base_latents(readings, has_categories=False).tolist() == [1.0, 2.0]

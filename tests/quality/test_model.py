@@ -56,11 +56,13 @@ class TestPredict:
         assert [list(predictions) for predictions in first] == catalogs
         assert [dict(builtin.predict(PROMPTS[0], catalog)) for catalog in catalogs] == first
 
-    def test_the_latents_are_those_of_the_booster(self, builtin: QualityModel) -> None:
-        """The trees as they are walked for one prompt say what XGBoost says of its features, bit for bit."""
+    def test_the_latents_are_the_reading_and_the_booster(self, builtin: QualityModel) -> None:
+        """To the linear reading the trees add what XGBoost says of the prompt's features, bit for bit."""
         for prompt in PROMPTS:
             position, length_latent = builtin.latent(prompt)
-            expected = builtin.booster.inplace_predict(builtin.features(prompt)[np.newaxis], validate_features=False)[0]
+            vector = builtin.features(prompt)
+            added = builtin.booster.inplace_predict(vector[np.newaxis], validate_features=False)[0]
+            expected = added + builtin.features.base(vector)
             assert [*position.tolist(), length_latent] == [1.0, *expected.tolist()]
 
     def test_quality_depends_on_the_prompt(self, builtin: QualityModel) -> None:

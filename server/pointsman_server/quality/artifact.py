@@ -28,8 +28,9 @@ from safetensors.numpy import save as save_tensors
 from pointsman_server.errors import ArtifactError
 from pointsman_server.quality.features import FeatureExtractor, Window, WordTable
 from pointsman_server.quality.model import IntervalCalibration, Profile, ProfileTable, QualityModel
+from pointsman_server.quality.ngrams import NgramTable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a reader of the previous schema would misread the files."""
 
 MANIFEST_FILE = "manifest.json"
@@ -200,6 +201,13 @@ def _model(manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Qualit
             scale=tensors["word_scale"],
             weight=tensors["word_weight"],
         ),
+        ngrams=NgramTable(
+            weight=tensors["ngram_weight"],
+            values=tensors["ngram_values"],
+            scale=tensors["ngram_scale"],
+            offset=tensors["ngram_offset"],
+            category_latents=tensors["category_latents"],
+        ),
         window=Window(
             head_characters=manifest["features"]["window_head_characters"],
             tail_characters=manifest["features"]["window_tail_characters"],
@@ -227,6 +235,11 @@ def _tensors(model: QualityModel) -> dict[str, np.ndarray[Any, Any]]:
         "word_values": model.features.table.values,
         "word_scale": model.features.table.scale,
         "word_weight": model.features.table.weight,
+        "ngram_weight": model.features.ngrams.weight,
+        "ngram_values": model.features.ngrams.values,
+        "ngram_scale": model.features.ngrams.scale,
+        "ngram_offset": model.features.ngrams.offset,
+        "category_latents": model.features.ngrams.category_latents,
         "profile_weights": model.table.weights,
         "profile_covariance": model.table.covariance,
         "profile_length": model.table.length,

@@ -1,7 +1,8 @@
 """What the quality model reads of a prompt: a pooled static embedding and surface features, at a bounded cost.
 
-    text -> window (head and tail, bounded in characters) -> words -> weighted mean of their rows        \
-                                                          -> byte classes, counts of telling strings  -> float32 vector
+    text -> window (head and tail, bounded in characters) -> words -> weighted mean of their rows         \
+                                                                   -> linear reading of words and pairs    -> float32 vector
+                                                          -> byte classes, counts of telling strings      /
 
 Pure: the same text and table give the same vector, bit for bit. The table is a projection of a public static embedding;
 rare words weigh more than common ones (Arora, Liang and Ma, "A Simple but Tough-to-Beat Baseline for Sentence
@@ -18,6 +19,8 @@ from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
+
+from pointsman_server.quality.ngrams import NgramTable
 
 Floats = npt.NDArray[np.float32]
 
@@ -155,9 +158,8 @@ class WordTable:
             row_of[LINE_BREAK] = line_break
         object.__setattr__(self, "_row_of", row_of)
 
-    def rows(self, window: str) -> tuple[npt.NDArray[np.intp], int]:
-        """The rows of the words of this text that have one, and how many have none."""
-        pieces = ascii_pieces(window) if window.isascii() else PIECE.findall(window)
+    def rows(self, pieces: list[str]) -> tuple[npt.NDArray[np.intp], int]:
+        """The rows of those of these pieces of a text that have one, and how many have none."""
         found = np.fromiter(map(self._row_of.get, pieces, repeat(NO_ROW)), dtype=np.intp, count=len(pieces))
         known = found[found != NO_ROW]
         return known, found.size - known.size
@@ -176,24 +178,63 @@ class FeatureExtractor:
     """Turns a prompt into the vector that the booster reads. Immutable, so safe to share between threads."""
 
     table: WordTable
+    ngrams: NgramTable
     window: Window = Window()
 
     @property
     def names(self) -> tuple[str, ...]:
         """One name per feature, in order."""
-        return (*(f"embedding_{index}" for index in range(len(self.table.scale))), "unknown_word_share", *SURFACE_NAMES)
+        latents = range(self.ngrams.latent_count)
+        return (
+            *(f"embedding_{index}" for index in range(len(self.table.scale))),
+            "unknown_word_share",
+            *SURFACE_NAMES,
+            *(f"wording_{index}" for index in latents),
+            *(f"category_{index}" for index in latents),
+        )
 
     def __call__(self, text: str) -> Floats:
         """The features of `text`. The cost is bounded by the window, whatever the length of the text."""
         window = self.window.of(text)
-        rows, unknown_count = self.table.rows(window)
-        unknown_share = unknown_count / max(1, unknown_count + rows.size)
-        embedding_size = self.table.scale.size
-        vector = np.empty(embedding_size + 1 + len(SURFACE_NAMES), dtype=np.float32)
-        vector[:embedding_size] = self.table.pool(rows)
-        vector[embedding_size] = unknown_share
-        vector[embedding_size + 1 :] = surface(window, character_count=len(text))
-        return vector
+        pieces = pieces_of(window)
+        plain = plain_features(self.table, window, pieces, character_count=len(text))
+        return np.concatenate((plain, self.ngrams.read(hashed_pieces(pieces))))
+
+    def base(self, vectors: Floats) -> Floats:
+        """The latents that the linear readings in these vectors (..., features) stand for; the trees add to them."""
+        readings = vectors[..., -2 * self.ngrams.latent_count :]
+        return base_latents(readings, has_categories=len(self.ngrams.category_latents) > 0)
+
+
+def plain_features(table: WordTable, window: str, pieces: list[str], *, character_count: int) -> Floats:
+    """The features that come before the linear readings: embedding, share of unknown words, surface."""
+    rows, unknown_count = table.rows(pieces)
+    embedding_size = table.scale.size
+    vector = np.empty(embedding_size + 1 + len(SURFACE_NAMES), dtype=np.float32)
+    vector[:embedding_size] = table.pool(rows)
+    vector[embedding_size] = unknown_count / max(1, unknown_count + rows.size)
+    vector[embedding_size + 1 :] = surface(window, character_count=character_count)
+    return vector
+
+
+def base_latents(readings: Floats, *, has_categories: bool) -> Floats:
+    """The mean of the two readings in (..., 2 x latents), or the first alone where no category was told apart."""
+    count = readings.shape[-1] // 2
+    wording, category = readings[..., :count], readings[..., count:]
+    return np.float32(0.5) * (wording + category) if has_categories else wording
+
+
+def pieces_of(window: str) -> list[str]:
+    """What `PIECE` finds."""
+    return ascii_pieces(window) if window.isascii() else PIECE.findall(window)
+
+
+def hashed_pieces(pieces: list[str]) -> list[bytes]:
+    """The same in lower case, as the linear reading hashes them."""
+    if not pieces:
+        return []
+    # One pass over all of it; no piece has white space in it but a line break, which stands for itself.
+    return " ".join(pieces).replace("\n", LINE_BREAK).lower().encode("utf-8").split(b" ")
 
 
 def ascii_pieces(window: str) -> list[str]:

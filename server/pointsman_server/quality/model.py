@@ -1,6 +1,6 @@
 """Predicts how well each LLM will answer a prompt, and at what length, from one pass over the prompt.
 
-    text -> features -> vector-leaf booster -> latent z          (what the prompt asks of a model; once per prompt)
+    text -> features -> linear reading + vector-leaf booster -> latent z          (what the prompt asks of a model; once per prompt)
                                                |
     profile of a model: weights w, covariance C of w              (what the model can do; once per model)
                                                v
@@ -108,7 +108,8 @@ class QualityModel:
     version: str
     features: FeatureExtractor
     booster: xgboost.Booster
-    """Maps a feature vector to the latents and, as the last output, the length latent."""
+    """Maps a feature vector to what its linear reading lacks of the latents and, as the last output, of the length
+    latent."""
     profiles: tuple[Profile, ...]
     table: ProfileTable
     """Rows in the order of `profiles`."""
@@ -168,7 +169,8 @@ class QualityModel:
 
     def latent(self, text: str) -> tuple[Floats, float]:
         """Where the prompt lies: [1, z] for the profiles, and the length latent."""
-        output = self._trees.predict(self.features(text))
+        vector = self.features(text)
+        output = self._trees.predict(vector) + self.features.base(vector)
         position = np.empty_like(output)
         position[0] = 1.0
         position[1:] = output[:-1]

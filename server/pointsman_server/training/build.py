@@ -22,7 +22,7 @@ from pointsman_server.training.evaluate import evaluate
 from pointsman_server.training.train import TrainingSettings, train
 
 NAME = "builtin"
-VERSION = "2026.11.24"
+VERSION = "2026.11.25"
 
 TRAINED_SOURCES = (
     Source("mmlu_pro", "Apache-2.0", "trained: knowledge and reasoning, 10-way multiple choice"),
@@ -51,7 +51,7 @@ rests on how they compare with the others on the same prompts (docs/quality.md).
 
 PACKAGES = ("numpy", "tokenizers", "wordllama", "xgboost-cpu")
 DEFAULT_SEED = 20261124
-STEPS = ("features", "latents", "booster", "profiles")
+STEPS = ("features", "latents", "wording", "booster", "profiles")
 
 
 def training_part(dataset: Dataset) -> Dataset:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from pointsman_server.quality.features import PIECE, FeatureExtractor, Window, WordTable
+from pointsman_server.quality.features import PIECE, Window, WordTable, pieces_of
 from pointsman_server.training.dataset import DatasetError, Strings
 
 TOKENIZER_PATH = "tokenizers/l2_supercat_tokenizer_config.json"
@@ -34,8 +34,8 @@ CLIPPED_SHARE = 1e-3
 """Share of a column's values that may be clipped, so that a few outliers do not coarsen the rest."""
 
 
-def fit_features(texts: Strings, *, dimension_count: int, window: Window | None = None) -> FeatureExtractor:
-    """Features whose table is fitted on these texts: weights from word frequencies, principal axes of the pooled
+def fit_word_table(texts: Strings, *, dimension_count: int, window: Window) -> WordTable:
+    """A table fitted on these texts: weights from word frequencies, principal axes of the pooled
     embeddings.
 
     Raises:
@@ -44,14 +44,13 @@ def fit_features(texts: Strings, *, dimension_count: int, window: Window | None 
     if len(texts) <= dimension_count:
         raise DatasetError(f"{len(texts)} training prompts are too few for {dimension_count} embedding dimensions")
     words, embedding = public_embedding()
-    window = window if window is not None else Window()
     raw = quantised(words, embedding[:, :1], np.ones(len(words), np.float32))
-    rows = [raw.rows(window.of(text))[0] for text in texts]
+    rows = [raw.rows(pieces_of(window.of(text)))[0] for text in texts]
     weight = frequency_weights(rows, word_count=len(words))
     pooled = np.stack([_pooled(embedding, weight, row) for row in rows])
     axes = np.linalg.svd(pooled - pooled.mean(axis=0), full_matrices=False)[2][:dimension_count]
     signs = np.sign(axes[np.arange(dimension_count), np.abs(axes).argmax(axis=1)])
-    return FeatureExtractor(quantised(words, embedding @ (axes * signs[:, np.newaxis]).T, weight), window)
+    return quantised(words, embedding @ (axes * signs[:, np.newaxis]).T, weight)
 
 
 def public_embedding() -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
@@ -88,9 +87,17 @@ def frequency_weights(rows: list[npt.NDArray[np.intp]], *, word_count: int) -> n
 
 def quantised(words: tuple[str, ...], table: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]) -> WordTable:
     """The table in int8, one scale per column."""
-    scale = np.maximum(np.quantile(np.abs(table), 1.0 - CLIPPED_SHARE, axis=0), 1e-9) / QUANTISATION_STEPS
+    values, scale = quantised_columns(table, clipped_share=CLIPPED_SHARE)
+    return WordTable(words=words, values=values, scale=scale, weight=weight)
+
+
+def quantised_columns(
+    table: npt.NDArray[np.float32], *, clipped_share: float = 0.0
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """The table in int8 and what one step of each column is worth; the largest `clipped_share` of values is cut."""
+    scale = np.maximum(np.quantile(np.abs(table), 1.0 - clipped_share, axis=0), 1e-9) / QUANTISATION_STEPS
     values = np.clip(np.round(table / scale), -QUANTISATION_STEPS, QUANTISATION_STEPS)
-    return WordTable(words=words, values=values.astype(np.int8), scale=scale.astype(np.float32), weight=weight)
+    return values.astype(np.int8), scale.astype(np.float32)
 
 
 def _pooled(

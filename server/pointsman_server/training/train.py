@@ -1,8 +1,10 @@
-"""From labelled prompts to a quality model, in five steps.
+"""From labelled prompts to a quality model, in six steps.
 
-features     fit the token table, read every prompt
+features     fit the word table, read every prompt
 latents      factorise the outcomes; smooth by category (`factors`)
-booster      learn latents from features, cross-fitted so that each prompt is predicted by trees that never saw it
+wording      learn the latents from words and pairs of words (`wording`)
+booster      learn what the wording leaves of the latents; both cross-fitted, so that what is said of a prompt comes from
+             regressions and trees that never saw its question
 profiles     fit every LLM to the cross-fitted latents (`profiles`): its loadings meet latents as good as in service
 intervals    calibrate on the held-out prompts
 """
@@ -15,14 +17,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import xgboost
+from scipy.sparse import csr_matrix
 
-from pointsman_server.quality.features import FeatureExtractor, Window
+from pointsman_server.quality.features import FeatureExtractor, Window, WordTable, pieces_of, plain_features
 from pointsman_server.quality.model import IntervalCalibration, Profile, ProfileTable, QualityModel, success
+from pointsman_server.quality.ngrams import NgramTable
 from pointsman_server.training.dataset import Dataset, DatasetError, Matrix, Strings
-from pointsman_server.training.embedding import fit_features
+from pointsman_server.training.embedding import fit_word_table
 from pointsman_server.training.factors import factorise, smoothed
 from pointsman_server.training.llms import KnownLlm, llm_of
 from pointsman_server.training.profiles import FittedProfiles, fit_lengths, fit_profiles, length_targets
+from pointsman_server.training.wording import fit_wording, ngram_counts
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -53,10 +58,10 @@ class BoosterSettings:
     """How the trees are grown; chosen on validation, see docs/quality.md."""
 
     round_count: int = 150
-    depth: int = 6
-    learning_rate: float = 0.07
-    child_weight_min: float = 10.0
-    ridge: float = 5.0
+    depth: int = 3
+    learning_rate: float = 0.03
+    child_weight_min: float = 60.0
+    ridge: float = 40.0
     row_share: float = 0.8
     column_share: float = 0.3
     """Of the features, drawn anew at every node."""
@@ -104,13 +109,18 @@ def train(
         raise DatasetError(f"no model has {LABELS_MIN} outcomes in the train split, the least a profile needs")
     rng = np.random.default_rng(seed)
     progress("features", 0.0)
-    features = fit_features(training.texts, dimension_count=settings.embedding_dimension_count, window=settings.window)
-    inputs = feature_matrix(features, training.texts, progress)
+    table = fit_word_table(training.texts, dimension_count=settings.embedding_dimension_count, window=settings.window)
+    read = _read(table, settings.window, training.texts, progress)
     progress("latents", 0.0)
     targets = _targets(training, columns, settings, rng)
     progress("latents", 1.0)
     folds = _folds(training.dedupe_keys, rng)
-    booster, latents = _cross_fit(inputs, targets, folds, settings.booster, seed=seed, progress=progress)
+    ngrams, readings = _cross_read(read.counts, targets.plain, training.groups, folds, progress)
+    features = FeatureExtractor(table, ngrams, settings.window)
+    inputs = np.concatenate((read.plain, readings), axis=1)
+    booster, latents = _cross_fit(
+        inputs, targets.smooth, features.base(inputs), folds, settings.booster, seed=seed, progress=progress
+    )
     progress("profiles", 0.0)
     fitted = fit_profiles(
         latents[:, :-1],
@@ -119,14 +129,13 @@ def train(
         loading_variance=settings.loading_variance,
         ease_variance=settings.ease_variance,
     )
-    table = _profile_table(fitted, fit_lengths(latents[:, -1], columns.output_tokens))
     model = QualityModel(
         name=name,
         version=version,
         features=features,
         booster=booster,
         profiles=tuple(_profile(llm, dataset) for llm in columns.llms),
-        table=table,
+        table=_profile_table(fitted, fit_lengths(latents[:, -1], columns.output_tokens)),
         calibration=IntervalCalibration(*UNCALIBRATED, STAND_IN_VARIANCE),
     )
     progress("profiles", 1.0)
@@ -153,26 +162,60 @@ def llm_columns(dataset: Dataset, *, labels_min: int) -> LlmColumns:
     )
 
 
-def feature_matrix(features: FeatureExtractor, texts: Strings, progress: Progress) -> Floats:
-    """The features of every text, one row each."""
-    matrix = np.empty((len(texts), len(features.names)), dtype=np.float32)
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of the training prompts, before anything is learned from their labels."""
+
+    plain: Floats
+    """(prompts, plain features)."""
+    counts: csr_matrix
+    """(prompts, buckets): words and pairs of words."""
+
+
+def _read(table: WordTable, window: Window, texts: Strings, progress: Progress) -> _Read:
+    """Every text, as the model will read it."""
+    plain, windows = [], []
     for row, text in enumerate(texts):
-        matrix[row] = features(text)
+        windows.append(window.of(text))
+        pieces = pieces_of(windows[-1])
+        plain.append(plain_features(table, windows[-1], pieces, character_count=len(text)))
         if row % 200 == 0:
             progress("features", row / len(texts))
     progress("features", 1.0)
-    return matrix
+    return _Read(np.stack(plain), ngram_counts(windows))
 
 
-def _targets(training: Dataset, columns: LlmColumns, settings: TrainingSettings, rng: np.random.Generator) -> Doubles:
-    """What the booster learns: the smoothed latents, and last the length latent (an unknown length is a usual one)."""
-    latents = factorise(columns.quality, latent_count=settings.latent_count, rng=rng)
-    return np.column_stack(
-        (
-            smoothed(latents, training.groups, share=settings.category_share),
-            np.nan_to_num(length_targets(columns.output_tokens), nan=0.0),
-        )
-    )
+@dataclass(frozen=True, slots=True)
+class _Targets:
+    """What there is to learn of each training prompt, (prompts, latents + 1): the latents, and last the length latent (an
+    unknown length is a usual one)."""
+
+    plain: Doubles
+    smooth: Doubles
+    """Moved towards the mean of the category."""
+
+
+def _targets(training: Dataset, columns: LlmColumns, settings: TrainingSettings, rng: np.random.Generator) -> _Targets:
+    latents = factorise(columns.quality, latent_count=min(settings.latent_count, len(columns.llms)), rng=rng)
+    length = np.nan_to_num(length_targets(columns.output_tokens), nan=0.0)
+    smooth = smoothed(latents, training.groups, share=settings.category_share)
+    return _Targets(np.column_stack((latents, length)), np.column_stack((smooth, length)))
+
+
+def _cross_read(
+    counts: csr_matrix, targets: Doubles, groups: Strings, folds: npt.NDArray[np.intp], progress: Progress
+) -> tuple[NgramTable, Floats]:
+    """The linear reading of all rows, and for each row what one that never saw its question says of it."""
+    readings = np.zeros((len(targets), 2 * targets.shape[1]), dtype=np.float32)
+    for fold in range(FOLD_COUNT):
+        progress("wording", fold / (FOLD_COUNT + 1))
+        inside = folds != fold
+        if inside.any() and not inside.all():
+            fitted = fit_wording(counts[inside], targets[inside], groups[inside])
+            readings[~inside] = fitted.read(counts[~inside])
+    table = fit_wording(counts, targets, groups).table()
+    progress("wording", 1.0)
+    return table, readings
 
 
 def _folds(dedupe_keys: Strings, rng: np.random.Generator) -> npt.NDArray[np.intp]:
@@ -184,21 +227,23 @@ def _folds(dedupe_keys: Strings, rng: np.random.Generator) -> npt.NDArray[np.int
 def _cross_fit(
     inputs: Floats,
     targets: Doubles,
+    base: Floats,
     folds: npt.NDArray[np.intp],
     settings: BoosterSettings,
     *,
     seed: int,
     progress: Progress,
 ) -> tuple[xgboost.Booster, Doubles]:
-    """The booster of all rows, and for each row what a booster that never saw its question predicts."""
-    predicted = np.empty_like(targets)
+    """The booster that adds to the `base` of all rows, and for each row the latents that one that never saw its question
+    predicts."""
+    predicted, lacking = base.astype(np.float64), targets - base
     for fold in range(FOLD_COUNT):
         progress("booster", fold / (FOLD_COUNT + 1))
         inside = folds != fold
-        booster = fit_booster(inputs[inside], targets[inside], settings, seed=seed)
-        if not inside.all():
-            predicted[~inside] = booster.inplace_predict(inputs[~inside])
-    booster = fit_booster(inputs, targets, settings, seed=seed)
+        if inside.any() and not inside.all():
+            booster = fit_booster(inputs[inside], lacking[inside], settings, seed=seed)
+            predicted[~inside] += booster.inplace_predict(inputs[~inside])
+    booster = fit_booster(inputs, lacking, settings, seed=seed)
     progress("booster", 1.0)
     return booster, predicted
 
