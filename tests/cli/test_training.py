@@ -184,7 +184,7 @@ class TestEvaluate:
         )
         done = pointsman(*command)
         assert done.exit_code == 0
-        for words in ("$ per 1,000", "AIQ (costs by list prices", "APGR", "of all splits", "arena score"):
+        for words in ("$ per 1,000", "quality against cost, by list prices", "APGR", "of all splits", "arena score"):
             assert words in done.out
         printed = json.loads(pointsman(*command, "--json", "-").out)
         (part,) = printed["parts"]

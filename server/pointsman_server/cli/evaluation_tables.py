@@ -58,7 +58,7 @@ def evaluation_report(screen: Console, evaluation: Evaluation) -> RenderableType
         note = f"note: {evaluation.crossing_question_count:,} questions stand in several splits of the data"
         parts.append(Text(note, style="yellow"))
     if evaluation.resample_count:
-        parts.append(Text(f"in brackets: {INTERVAL_LEVEL:.0%} intervals, questions resampled", style="dim"))
+        parts.append(Text(f"in brackets: {100 * INTERVAL_LEVEL:.0f} % intervals, questions resampled", style="dim"))
     return Group(*parts)
 
 
@@ -76,7 +76,9 @@ def _part_report(screen: Console, part: PartFigures, split: str) -> Iterator[Ren
         yield ""
         yield f"gain over the better of single and per category: {_points(part.routing.gain)}"
     if part.cost is not None:
-        yield from _cost_lines(part.cost, priced_count=len(models.priced), routed_count=len(models.routed))
+        yield ""
+        yield from _cost_report(screen, part.cost, priced_count=len(models.priced), routed_count=len(models.routed))
+        yield ""
     if part.predictions is not None:
         yield _prediction_line(part.predictions)
     if part.chosen_on is ChosenOn.EVALUATED:
@@ -109,19 +111,31 @@ def _policy_cells(policy: PolicyFigures, reference: Measured | None) -> Sequence
     return (
         _percent(policy.accuracy),
         f"{1000.0 * policy.cost_usd.value:.4g}",
-        _bare(share, ".0%"),
+        f"{_bare(100.0 * share, '.0f')} %",
         _with_interval(policy.arena_score, ".3f"),
     )
 
 
-def _cost_lines(cost: CostFigures, *, priced_count: int, routed_count: int) -> Iterator[RenderableType]:
+def _cost_report(
+    screen: Console, cost: CostFigures, *, priced_count: int, routed_count: int
+) -> Iterator[RenderableType]:
     among = "" if priced_count == routed_count else f"among the {priced_count} models with a known cost, "
-    aiq = ", ".join(f"{_WORDS[name]} {_with_interval(cost.aiq[name], '.3f')}" for name in _WORDS if name in cost.aiq)
     low, high = (1000.0 * end for end in cost.cost_range_usd)
-    yield f"AIQ ({among}costs {_BASIS_WORDS[cost.basis]}, ${low:.3g} to ${high:.3g} per 1,000): {aiq}"
+    heading = (
+        f"quality against cost, {among}{_BASIS_WORDS[cost.basis]}, from ${low:.3g} to ${high:.3g} per 1,000 prompts"
+    )
+    yield Text(heading, style="dim")
+    yield ""
+    names = [name for name in _WORDS if name in cost.aiq]
+    rows: list[Row] = [
+        ((_WORDS[name], _with_interval(cost.aiq[name], ".3f")), "bold green" if name == "router" else "")
+        for name in names
+    ]
+    yield fitting_table(screen, ("mean over all costs", "AIQ"), rows)
+    yield ""
     for share, quality in ((cost.share_of_cost_at_98, "98 %"), (cost.share_of_cost_at_100, "all")):
         reached = f"{_percent(share)} of its cost" if math.isfinite(share.value) else "no cost: it never does"
-        yield f"{quality} of the quality of {cost.best_single_model} at {reached}"
+        yield f"reaches {quality} of the quality of {cost.best_single_model} at {reached}"
 
 
 def _prediction_line(found: PredictionFigures) -> str:
