@@ -213,11 +213,11 @@ class TestSamples:
         quality=QUALITY,
         predicted=np.column_stack((np.full(COUNT, 0.9), np.where(EASY, 0.9, 0.1))),
         categories=CATEGORIES,
-        lengths=np.arange(COUNT, dtype=np.float64),
+        lengths=(7 * np.arange(COUNT) % COUNT).astype(np.float64),
         questions=np.array([f"q{number}" for number in range(COUNT)], dtype=object),
         train_quality=QUALITY,
         train_categories=CATEGORIES,
-        train_lengths=np.arange(COUNT, dtype=np.float64),
+        train_lengths=(7 * np.arange(COUNT) % COUNT).astype(np.float64),
         cost_usd=COST,
         expected_cost_usd=COST,
     )

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pointsman_server.training.baselines import (
+    Choice,
     Configurations,
     best,
     category_table,
+    cheapest,
     chosen,
     configurations,
     length_table,
@@ -77,46 +79,58 @@ class Sample:
 
 def routing_figures(sample: Sample, *, seed: int, resample_count: int) -> RoutingFigures:
     """Accuracy, cost and score of each way to choose."""
-    costs = sample.cost_usd
-    choices = {name: best(table) for name, table in sample.tables.items()}
-    choices["oracle"] = oracle(sample.quality, costs)
-    cheapest_column = None
-    if sample.expected_cost_usd is not None:
-        cheapest_column = int(sample.expected_cost_usd.mean(axis=0).argmin())
-        choices["cheapest"] = np.full(len(sample.quality), cheapest_column)
-    columns = {name: chosen(sample.quality, choice) for name, choice in choices.items()}
-    columns["random"] = sample.quality.mean(axis=1)
-    paid = {} if costs is None else {name: chosen(costs, choice) for name, choice in choices.items()}
-    if costs is not None:
-        paid["random"] = costs.mean(axis=1)
+    choices = _choices(sample)
     resamples = Resamples.of(sample.questions, seed=seed, resample_count=resample_count)
-    order = ("router", "random", "cheapest", "prompt_length", "best_single", "best_per_category", "oracle")
-    names = [name for name in order if name in columns]
-    drawn = resamples.means(np.column_stack([columns[name] for name in names]))
-    accuracies = dict(zip(names, drawn.T, strict=True))
-    spent = (
-        dict(zip(names, resamples.means(np.column_stack([paid[name] for name in names])).T, strict=True))
-        if paid
-        else {}
-    )
-    gains = {
-        name: (
-            float(columns[ROUTER].mean() - columns[name].mean()),
-            accuracies[ROUTER] - accuracies[name],
-        )
+    accuracy = {name: _received(sample.quality, choice) for name, choice in choices.items()}
+    drawn_accuracy = _drawn(accuracy, resamples)
+    paid, drawn_paid = {}, {}
+    if sample.cost_usd is not None:
+        paid = {name: _received(sample.cost_usd, choice) for name, choice in choices.items()}
+        drawn_paid = _drawn(paid, resamples)
+    gains = [
+        (float((accuracy[ROUTER] - accuracy[name]).mean()), drawn_accuracy[ROUTER] - drawn_accuracy[name])
         for name in ("best_single", "best_per_category")
-    }
+    ]
+    single, category = (measured(*gain) for gain in gains)
     return RoutingFigures(
         prompt_count=len(sample.quality),
-        best_single_model=sample.models[int(choices["best_single"][0])],
-        cheapest_model=None if cheapest_column is None else sample.models[cheapest_column],
-        policies={name: _policy(columns[name], accuracies[name], paid.get(name), spent.get(name)) for name in names},
-        gain_over_best_single=measured(*gains["best_single"]),
-        gain_over_best_per_category=measured(*gains["best_per_category"]),
-        gain=measured(
-            min(value for value, _ in gains.values()), np.minimum(*(drawn_gain for _, drawn_gain in gains.values()))
-        ),
+        best_single_model=_first_model(sample, choices["best_single"]),
+        cheapest_model=_first_model(sample, choices["cheapest"]) if "cheapest" in choices else None,
+        policies={
+            name: _policy(accuracy[name], drawn_accuracy[name], paid.get(name), drawn_paid.get(name))
+            for name in choices
+        },
+        gain_over_best_single=single,
+        gain_over_best_per_category=category,
+        gain=measured(min(single.value, category.value), np.minimum(*(drawn for _, drawn in gains))),
     )
+
+
+def _choices(sample: Sample) -> dict[str, Choice | None]:
+    """What each way calls, in the order in which they are told; None is any of the models by chance."""
+    by_table = {name: best(table) for name, table in sample.tables.items()}
+    choices: dict[str, Choice | None] = {ROUTER: by_table.pop(ROUTER), "random": None}
+    if sample.expected_cost_usd is not None:
+        dearness = np.tile(sample.expected_cost_usd.mean(axis=0), (len(sample.quality), 1))
+        choices["cheapest"] = cheapest(dearness)
+    return {**choices, **by_table, "oracle": oracle(sample.quality, sample.cost_usd)}
+
+
+def _received(values: Doubles, choice: Choice | None) -> Doubles:
+    """Quality or cost of each prompt's call."""
+    return np.asarray(values.mean(axis=1)) if choice is None else chosen(values, choice)
+
+
+def _drawn(columns: Mapping[str, Doubles], resamples: Resamples) -> dict[str, Doubles]:
+    """The mean of each column in each resample."""
+    means = resamples.means(np.column_stack(list(columns.values())))
+    return dict(zip(columns, means.T, strict=True))
+
+
+def _first_model(sample: Sample, choice: Choice | None) -> str:
+    """The model of a choice that is the same for every prompt."""
+    assert choice is not None
+    return sample.models[int(choice[0])]
 
 
 def _policy(
