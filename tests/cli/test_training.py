@@ -217,10 +217,12 @@ class TestEvaluate:
         assert "Traceback" not in done.err
 
     def test_the_shipped_artifact_has_a_name(self, pointsman: Pointsman, data: Path) -> None:
-        """`builtin` measures the artifact that ships; data of strangers says so."""
-        done = pointsman("evaluate", "--artifact", "builtin", "--data", str(data), "--resamples", "0")
+        """`builtin` measures the artifact that ships; of data of strangers it says so, and why a pair is missing."""
+        pair = ("--pair", "mathematician,average")
+        done = pointsman("evaluate", "--artifact", "builtin", "--data", str(data), "--resamples", "0", *pair)
         assert done.exit_code == 0
         assert "the artifact does not know average, historian, mathematician" in done.out
+        assert done.err.startswith("note: no source has prompts that both models of the pair answered")
 
 
 class TestPredict:

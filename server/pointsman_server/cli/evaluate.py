@@ -54,4 +54,7 @@ def run(arguments: Namespace, _environment: Mapping[str, str]) -> int:
                 file.write_text(written, encoding="utf-8")
     screen = console()
     screen.print(evaluation_report(screen, evaluation))
+    if settings.pair is not None and not any(part.pair for part in evaluation.parts):
+        note = "note: no source has prompts that both models of the pair answered, or the artifact does not know them"
+        console(stderr=True).print(note, style="yellow")
     return 0
