@@ -32,7 +32,7 @@ def test_version(pointsman: Pointsman) -> None:
     assert done.out.count("\n") == 1
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["route", "--help"], ["version"]], ids=" ".join)
+@pytest.mark.parametrize("argv", [["--help"], ["route", "--help"], ["evaluate", "--help"], ["version"]], ids=" ".join)
 def test_help_is_light(argv: list[str]) -> None:
     """Help and version load neither gRPC nor the quality model nor anything else that takes its time."""
     code = (
@@ -42,7 +42,7 @@ def test_help_is_light(argv: list[str]) -> None:
         f"    main({argv!r})\n"
         "except SystemExit:\n"
         "    pass\n"
-        "heavy = {'grpc', 'xgboost', 'numpy', 'google', 'rich', 'httpx', 'opentelemetry'} & set(sys.modules)\n"
+        "heavy = {'grpc', 'xgboost', 'numpy', 'google', 'rich', 'httpx', 'opentelemetry', 'pyarrow'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=_ENVIRONMENT)
@@ -56,6 +56,19 @@ def test_missing_packages_are_named() -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=_ENVIRONMENT)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "pointsman: this needs grpc: pip install 'pointsman[server]'\n"
+
+
+def test_missing_packages_of_training_are_named() -> None:
+    """Where the server is installed and what training needs is not, a command names the extra that brings it."""
+    absent = (
+        "import sys\n"
+        "sys.modules['pyarrow'] = None\n"  # an import of it then fails as if it were not installed
+        "from pointsman_server.cli import main\n"
+        "sys.exit(main(['train', '--data', 'data', '--out', 'artifact']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", absent], capture_output=True, text=True, check=False, env=_ENVIRONMENT)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "pointsman: this needs pyarrow: pip install 'pointsman[train]'\n"
 
 
 def test_interrupt(server: ScriptedServer) -> None:
@@ -100,6 +113,9 @@ def test_every_command_has_its_module() -> None:
         ["catalog", "show"],
         ["catalog", "import", "prices.json"],
         ["catalog", "check", "pointsman.toml"],
+        ["train", "--data", "data", "--out", "artifact"],
+        ["evaluate", "--artifact", "artifact", "--data", "data"],
+        ["predict", "--artifact", "artifact", "--input", "a.jsonl", "--models", "m", "--out", "b.jsonl"],
         ["demo"],
         ["version"],
     )

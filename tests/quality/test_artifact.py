@@ -138,7 +138,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "other schema": (
         _edit_manifest(schema_version=3),
         (
-            "{path}: schema version is 2, this version of pointsman reads 2; "
+            "{path}: schema version is 3, this version of pointsman reads 2; "
             "rebuild the artifact or install the version that wrote it"
         ),
     ),

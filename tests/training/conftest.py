@@ -1,37 +1,21 @@
-"""A small world in which the truth is known: who is good at what."""
+"""A small world, and a model that was trained on it."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from pointsman_server.quality.model import QualityModel
 from pointsman_server.training.dataset import Dataset, load_dataset
+from pointsman_server.training.train import BoosterSettings, TrainingSettings, train
+from training.world import write_world
 
-TOPICS = {
-    "mathematics": [
-        "equation",
-        "integral",
-        "triangle",
-        "polynomial",
-        "theorem",
-        "angle",
-        "fraction",
-        "matrix",
-        "derivative",
-        "sum",
-    ],
-    "history": ["king", "revolution", "empire", "treaty", "century", "war", "queen", "parliament", "dynasty", "colony"],
-}
-TRUTH = {
-    "mathematician": {"mathematics": 0.9, "history": 0.2},
-    "historian": {"mathematics": 0.2, "history": 0.9},
-    "average": {"mathematics": 0.5, "history": 0.5},
-}
-"""Probability of a good answer by model and topic."""
-LENGTHS = {"mathematician": 400, "historian": 100, "average": 200}
-PROMPT_COUNT = 600
+SMALL_SETTINGS = TrainingSettings(
+    embedding_dimension_count=4, latent_count=2, booster=BoosterSettings(round_count=40, depth=3, learning_rate=0.2)
+)
 
 Write = Callable[[dict[str, list[object]], dict[str, list[object]]], Path]
 
@@ -51,22 +35,14 @@ def write(tmp_path: Path) -> Write:
 @pytest.fixture(scope="session")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Prompts on two topics, answered by three models of known ability."""
-    rng = np.random.default_rng(7)
-    topics = [str(topic) for topic in rng.choice(sorted(TOPICS), size=PROMPT_COUNT)]
-    prompts = [f"{index}: " + " ".join(rng.choice(TOPICS[topic], size=8)) for index, topic in enumerate(topics)]
-    ids = [f"p{index}" for index in range(PROMPT_COUNT)]
-    outcomes = [
-        (prompt_id, model, float(rng.random() < truth[topic]), LENGTHS[model])
-        for prompt_id, topic in zip(ids, topics, strict=True)
-        for model, truth in TRUTH.items()
-    ]
     directory = tmp_path_factory.mktemp("small_world")
-    pa.parquet.write_table(
-        pa.table({"prompt_id": ids, "prompt": prompts, "category": topics}), directory / "prompts.parquet"
-    )
-    columns = ("prompt_id", "model", "quality", "output_tokens")
-    pa.parquet.write_table(
-        pa.table({name: [outcome[index] for outcome in outcomes] for index, name in enumerate(columns)}),
-        directory / "outcomes.parquet",
-    )
+    write_world(directory)
     return load_dataset(directory)
+
+
+@pytest.fixture(scope="session")
+def small_model(small_world: Dataset) -> QualityModel:
+    """A model of the small world."""
+    return train(
+        small_world, settings=SMALL_SETTINGS, seed=1, progress=lambda _step, _share: None, name="small", version="1"
+    )

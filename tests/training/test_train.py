@@ -8,7 +8,7 @@ from pointsman_server.quality.model import QualityModel
 from pointsman_server.training.dataset import Dataset, DatasetError
 from pointsman_server.training.evaluate import evaluate
 from pointsman_server.training.train import BoosterSettings, TrainingSettings, train
-from training.conftest import LENGTHS, TOPICS, TRUTH
+from training.world import LENGTHS, TOPICS, TRUTH
 
 SETTINGS = TrainingSettings(
     embedding_dimension_count=4, latent_count=2, booster=BoosterSettings(round_count=40, depth=3, learning_rate=0.2)

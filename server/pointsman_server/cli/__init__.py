@@ -19,6 +19,10 @@ Run = Callable[[Namespace, Mapping[str, str]], int]
 """What a command does with its arguments and the environment; gives the exit code."""
 
 
+_TRAIN_PACKAGES = frozenset({"pyarrow", "tokenizers", "wordllama"})
+"""What only the installation for training brings."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. The only reader of the environment and of the program's arguments.
 
@@ -49,12 +53,14 @@ def _command(module: str) -> Run:
     """The function of a command.
 
     Raises:
-        CommandError: it needs a package that only the server's installation brings.
+        CommandError: it needs a package that only a larger installation brings.
     """
     try:
         run: Run = importlib.import_module(f"pointsman_server.cli.{module}").run
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.startswith("pointsman"):
             raise
-        raise CommandError(f"this needs {missing.name}: pip install 'pointsman[server]'") from missing
+        package = missing.name.partition(".")[0]
+        extra = "train" if package in _TRAIN_PACKAGES else "server"
+        raise CommandError(f"this needs {package}: pip install 'pointsman[{extra}]'") from missing
     return run

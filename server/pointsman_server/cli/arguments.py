@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -14,6 +15,9 @@ SERVER_VARIABLE = "POINTSMAN_SERVER"
 """The environment variable that holds the address of the server to talk to."""
 DEFAULT_API_KEY_VARIABLE = "POINTSMAN_API_KEY"
 """The environment variable that holds the API key, unless --api-key-env names another."""
+
+_RESAMPLE_COUNT_MAX = 100_000
+"""Of a bootstrap: beyond it the ends of an interval no longer move."""
 
 # argparse has no public name for it.
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
@@ -37,6 +41,9 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_command(commands, "routers", "list the named routers", remote)
     _add_command(commands, "health", "tell whether a server takes calls, for probes", remote)
     _add_catalog(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
     demo = _add_command(commands, "demo", "show a router at work with simulated endpoints")
     demo.add_argument("--once", action="store_true", help="end after the tour in place of leaving the server running")
     _add_command(commands, "version", "print the version")
@@ -149,6 +156,112 @@ def _add_catalog(commands: _Commands) -> None:
 
     check = _add_command(parts, "check", "list every fault of a configuration", module="catalog_check")
     check.add_argument("file", metavar="FILE", type=Path, help="the configuration")
+
+
+def _add_train(commands: _Commands) -> None:
+    train = _add_command(commands, "train", "train a quality model on labelled prompts")
+    _add_data(train)
+    train.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="where to put the artifact")
+    train.add_argument("--seed", metavar="N", type=_seed, default=1, help="of everything that is drawn (default: 1)")
+    train.add_argument("--name", metavar="NAME", type=_artifact_name, default="own", help="of the model (default: own)")
+    train.add_argument(
+        "--sources", metavar="A,B", type=_names, help="train on these sources of the data (default: all)"
+    )
+    train.add_argument(
+        "--exclude-questions-of",
+        metavar="C,D",
+        type=_names,
+        default=(),
+        help="train on no question that one of these sources has too, so that they stay yardsticks",
+    )
+
+
+def _add_evaluate(commands: _Commands) -> None:
+    evaluate = _add_command(commands, "evaluate", "measure a quality model on labelled prompts")
+    _add_artifact(evaluate)
+    _add_data(evaluate)
+    evaluate.add_argument(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        default="test",
+        help="the prompts to measure on (default: test)",
+    )
+    evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the figures as JSON; - prints them")
+    evaluate.add_argument(
+        "--pair", metavar="STRONG,WEAK", type=_names, help="measure a router between these two models too"
+    )
+    evaluate.add_argument(
+        "--prices",
+        metavar="FILE",
+        type=Path,
+        help="list prices for data without costs: CSV of model, usd_per_1m_input, usd_per_1m_output",
+    )
+    evaluate.add_argument("--models", metavar="M,N", type=_names, help="route among these models (default: all known)")
+    evaluate.add_argument("--sources", metavar="A,B", type=_names, help="measure these sources (default: all)")
+    evaluate.add_argument("--seed", metavar="N", type=_seed, default=1, help="of the resamples (default: 1)")
+    evaluate.add_argument(
+        "--resamples",
+        metavar="N",
+        type=_resample_count,
+        default=1000,
+        help="behind each interval; 0 measures none (default: 1000)",
+    )
+
+
+def _add_predict(commands: _Commands) -> None:
+    predict = _add_command(commands, "predict", "predict quality and length for each prompt of a file")
+    _add_artifact(predict)
+    predict.add_argument(
+        "--input", metavar="FILE", type=Path, required=True, help="prompts: .parquet or .jsonl with prompt_id, prompt"
+    )
+    predict.add_argument("--models", metavar="M,N", type=_names, required=True, help="the models to predict")
+    predict.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help="where to write: .parquet or .jsonl, as its name says"
+    )
+
+
+def _add_artifact(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--artifact", metavar="FOLDER", type=Path, required=True, help="a trained artifact; builtin is the shipped one"
+    )
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        metavar="FOLDER",
+        type=Path,
+        required=True,
+        help="prompts and outcomes, as .parquet or .jsonl; or a table in RouterBench's format",
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names between commas, each once."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of names with commas between them")
+    return names
+
+
+def _artifact_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of up to 64 letters, digits, dots, _ and -")
+    return text
+
+
+def _seed(text: str) -> int:
+    return _whole_number(text, value_max=2**31 - 1)
+
+
+def _resample_count(text: str) -> int:
+    return _whole_number(text, value_max=_RESAMPLE_COUNT_MAX)
+
+
+def _whole_number(text: str, *, value_max: int) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= value_max):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {value_max}")
+    return int(text)
 
 
 def _positive_seconds(text: str) -> float:
