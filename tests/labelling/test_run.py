@@ -126,7 +126,20 @@ async def run(
             surroundings=Surroundings(clock_s=time.clock_s, sleep=sleep or time.sleep, chance=lambda: 1.0),
         )
         await it.complete()
+        check_nothing_is_forgotten(made, journal.ledger, it.missing)
         return Done(journal.ledger, tuple(it.missing), time)
+
+
+def check_nothing_is_forgotten(made: Plan, ledger: Ledger, missing: Sequence[Missing]) -> None:
+    """Every prompt and endpoint has a label, or is listed as missing. A baseline has its label from the comparisons with it,
+    so it can lack one where others do."""
+    labelled = {(label.prompt_id, label.entry.endpoint.name) for label in labels(made, ledger)}
+    listed = {(each.prompt_id, each.endpoint_name) for each in missing}
+    names = {each.endpoint.name for each in made.entries}
+    wanted = {(prompt.prompt_id, name) for prompt in made.prompts for name in names}
+    unexplained = wanted - labelled - listed
+    assert {prompt_id for prompt_id, _ in unexplained} <= {prompt_id for prompt_id, _ in listed}
+    assert all(made.baseline and name == made.baseline.endpoint.name for _, name in unexplained)
 
 
 async def run_with(
@@ -474,6 +487,15 @@ class TestJudge:
         done, _ = await run_with(by_model(j=judge), made, tmp_path)
         assert (done.missing, done.ledger.unreadable_verdict_count) == ((), 1)
         assert qualities(made, done.ledger) == {("p1", "a@p"): 1.0}
+
+    async def test_a_baseline_that_is_not_labelled_is_asked_for_comparisons_alone(self, tmp_path: Path) -> None:
+        """The others answer everything, whichever endpoints there are beside them."""
+        lines = [exact("1"), {"score": "judge"}, {"score": "pairwise"}, {"score": "pairwise", "baseline": "0"}]
+        made = plan(lines, "a@p", "b@p", judge=entry("j@q"), baseline="z@r")
+        done, oracle = await run_with(_graded(7), made, tmp_path)
+        assert Counter(question.model for question in oracle.questions) == {"a": 4, "b": 4, "z": 1, "j": 2 + 4 + 4}
+        assert len(qualities(made, done.ledger)) == 8
+        assert done.time.finished_count == 9
 
     async def test_without_its_baseline_an_answer_has_no_label(self, tmp_path: Path) -> None:
         """It is listed, kept, and judged once the baseline is there."""

@@ -158,11 +158,15 @@ class Run:
     async def _answer_all(self, judge_count: int) -> None:
         lanes = []
         for entry in self._plan.answering:
-            asked = (prompt for prompt in self._plan.prompts if self._plan.asks(prompt, entry))
+            asked = self._asked_of(entry)
             lanes += [self._answer_lane(entry, asked) for _ in range(self._limits.concurrency)]
         await _together(*lanes)
         for _ in range(judge_count):
             await self._to_judge.put(None)
+
+    def _asked_of(self, entry: CatalogEntry) -> Iterator[LabelledPrompt]:
+        """The prompts that an endpoint is asked."""
+        return (prompt for prompt in self._plan.prompts if self._plan.asks(prompt, entry))
 
     async def _answer_lane(self, entry: CatalogEntry, prompts: Iterator[LabelledPrompt]) -> None:
         """Asks an endpoint one prompt after the other; its lanes share the iterator."""
