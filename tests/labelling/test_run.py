@@ -242,7 +242,8 @@ class TestCalls:
         (record,) = done.ledger.answered.values()
         assert (record.input_token_count, record.output_token_count) == (None, None)
         # 7 tokens for "Question 1?" as a turn, and 5 bytes make 2.
-        assert (record.cost_usd, record.is_cost_estimated) == (pytest.approx(9e-6), True)
+        assert record.cost_usd == pytest.approx(9e-6)
+        assert record.is_cost_estimated
 
 
 class TestFailures:
@@ -480,6 +481,14 @@ class TestJudge:
         assert [question.model for question in oracle.questions] == ["j"]
         assert qualities(made, done.ledger) == {("p1", "a@p"): 1.0}
 
+    async def test_one_order_alone_is_not_paid_for(self, tmp_path: Path) -> None:
+        """Where the judge can't be read in one order, the other is not asked for: it would be no label."""
+        made = plan([{"score": "pairwise", "baseline": "0"}], "a@p", judge=entry("j@q"))
+        done, oracle = await run_with(by_model(j=replying(Reply("hm"))), made, tmp_path)
+        asked = [json.loads(question.prompt) for question in oracle.questions if question.model == "j"]
+        assert [document["second_answer"] for document in asked] == ["0"] * VERDICT_ATTEMPT_COUNT_MAX
+        assert done.reasons() == [("p1", "a@p", Reason.UNREADABLE_VERDICT)]
+
     async def test_one_clear_verdict_after_a_vague_one_is_enough(self, tmp_path: Path) -> None:
         """A judge that comes to the point at the second try gives a label."""
         made = plan([{"score": "judge"}], "a@p", judge=entry("j@q"))
@@ -511,7 +520,8 @@ class TestJudge:
 
     async def test_nothing_is_bought_that_nobody_can_judge(self, tmp_path: Path) -> None:
         """Once the judge is out, prompts that need one are left alone, and others go on."""
-        lines: Sequence[dict[str, object]] = [*[{"score": "judge"}] * 30, exact("1")]
+        lines: list[dict[str, object]] = [{"score": "judge"} for _ in range(30)]
+        lines.append(exact("1"))
         made = plan(lines, "a@p", judge=entry("j@q"))
         done, oracle = await run_with(by_model(j=replying(Reply(status=401))), made, tmp_path)
         asked = [question.prompt for question in oracle.questions if question.model == "a"]
