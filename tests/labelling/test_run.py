@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from labelling.samples import entry, exact, plan
 from pointsman_server.chat import SamplingOptions
 from pointsman_server.labelling.budget import Budget
 from pointsman_server.labelling.journal import Journal, opened_journal
-from pointsman_server.labelling.outcomes import labels
+from pointsman_server.labelling.outcomes import labels, outcome_rows
 from pointsman_server.labelling.plan import Plan
 from pointsman_server.labelling.records import Ledger
 from pointsman_server.labelling.run import (
@@ -244,6 +244,17 @@ class TestCalls:
         # 7 tokens for "Question 1?" as a turn, and 5 bytes make 2.
         assert record.cost_usd == pytest.approx(9e-6)
         assert record.is_cost_estimated
+        assert [row.cost_usd for row in outcome_rows(labels(made, done.ledger))] == [None]
+
+    async def test_an_answer_that_is_not_streamed_has_no_first_token(self, tmp_path: Path) -> None:
+        """Its latency is known, its time to the first token is not."""
+        made = plan([exact("1")], "a@p")
+        whole = Plan(prompts=made.prompts, entries=(replace(made.entries[0], stream=False),))
+        done, oracle = await run_with(right, whole, tmp_path)
+        assert [question.body["stream"] for question in oracle.questions] == [False]
+        (row,) = outcome_rows(labels(whole, done.ledger))
+        assert row.ttft_s is None
+        assert row.latency_s is not None
 
 
 class TestFailures:
