@@ -118,17 +118,17 @@ class Oracle:
         question = Question(body["model"], tuple(message["content"] for message in body["messages"]), body)
         self.in_flight_count += 1
         self.in_flight_count_max = max(self.in_flight_count_max, self.in_flight_count)
-        try:
-            async with self._arrived:
-                self.questions.append(question)
-                self._arrived.notify_all()
-            reply = self._answer(question)
-            if reply is None:
-                await reader.read()
-                return
-            # A turn of the loop, so that questions that are under way together are seen together.
-            await asyncio.sleep(0)
-            writer.write(reply.encoded())
-            await writer.drain()
-        finally:
+        async with self._arrived:
+            self.questions.append(question)
+            self._arrived.notify_all()
+        reply = self._answer(question)
+        if reply is None:
+            await reader.read()
             self.in_flight_count -= 1
+            return
+        # A turn of the loop, so that questions that are under way together are seen together.
+        await asyncio.sleep(0)
+        # Before the answer: its client may ask again as soon as it has it.
+        self.in_flight_count -= 1
+        writer.write(reply.encoded())
+        await writer.drain()

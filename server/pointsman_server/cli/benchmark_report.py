@@ -125,7 +125,7 @@ def print_report(labelling: Labelling, *, as_json: bool) -> None:
         for line in _notes(labelling, bias):
             screen.print(line)
     errors = console(stderr=True)
-    for line in _missing_lines(labelling.missing):
+    for line in _missing_lines(labelling):
         errors.print(line, style="yellow")
 
 
@@ -167,10 +167,11 @@ def _notes(labelling: Labelling, bias: PositionBias | None) -> Iterator[str]:
         yield f"written: {path}"
 
 
-def _missing_lines(missing: Iterable[Missing]) -> Iterator[str]:
-    """One line for each kind of failure, with examples."""
+def _missing_lines(labelling: Labelling) -> Iterator[str]:
+    """One line for each kind of failure, with examples in the order of the file."""
+    line_of = {prompt.prompt_id: prompt.line_number for prompt in labelling.plan.prompts}
     prompts: dict[tuple[str, str, str], list[str]] = {}
-    for each in missing:
+    for each in sorted(labelling.missing, key=lambda missing: line_of[missing.prompt_id]):
         prompts.setdefault((each.endpoint_name, each.reason, each.detail), []).append(each.prompt_id)
     for (endpoint_name, reason, detail), prompt_ids in prompts.items():
         examples = ", ".join(prompt_ids[:_SHOWN_PROMPT_COUNT])
