@@ -349,6 +349,8 @@ class TestFailures:
             done = await run(made, tmp_path, {"p": oracle.base_url}, attempt_count_max=2, timeout_s=0.05)
             assert len(oracle.questions) == 2
         assert [missing.detail for missing in done.missing] == ["a@p: the provider did not answer before the deadline"]
+        # Twice 7 tokens in: the provider may have worked on it, and a budget must not be blind to that.
+        assert done.ledger.spent_usd == pytest.approx(14e-6)
 
     async def test_what_broke_midway_is_paid_for_and_no_answer(self, tmp_path: Path) -> None:
         """The text that came counts as spent in vain; it is neither scored nor taken for the answer later."""
@@ -541,6 +543,15 @@ class TestJudge:
         assert "Question 31?" in asked
         assert qualities(made, done.ledger) == {("p31", "a@p"): 1.0}
         assert len({missing.prompt_id for missing in done.missing}) == 30
+
+    async def test_what_has_been_judged_stays_so_when_the_judge_is_out(self, tmp_path: Path) -> None:
+        """Labels that are there are not listed as missing because others can't be had."""
+        await run_with(_graded(7), plan([{"score": "judge"}] * 3, "a@p", judge=entry("j@q")), tmp_path)
+        more = plan([*[{"score": "judge"}] * 3, {"score": "judge", "prompt": "New?"}], "a@p", judge=entry("j@q"))
+        backwards = replace(more, prompts=more.prompts[::-1])
+        done, _ = await run_with(by_model(j=replying(Reply(status=401))), backwards, tmp_path)
+        assert len(qualities(backwards, done.ledger)) == 3
+        assert done.reasons() == [("p4", "a@p", Reason.CALL_FAILED)]
 
 
 async def test_a_journal_that_cant_be_written_ends_the_run(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ class TestChoice:
             ("The answer is (B) because of D.", "B"),
             ("First I thought the answer is A. No: the correct answer is **D**.", "D"),
             ("Answer: $\\boxed{E}$", "E"),
+            ("The answer is C. Option A fails because choice B does.", "C"),
             ("B) Paris", "B"),
             ("(C) Lyon, since A is wrong", "C"),
             ("D. 42", "D"),

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pointsman_server.chat import Finished, TextDelta, ToolCallDelta, UpstreamEvent, Usage, UsageReported
 from pointsman_server.decision.cost import cost_usd
 from pointsman_server.decision.facts import estimated_token_count, request_facts, utf8_length
-from pointsman_server.errors import UpstreamDisconnectedError, UpstreamError, UpstreamErrorKind, UpstreamProtocolError
+from pointsman_server.errors import (
+    UpstreamDisconnectedError,
+    UpstreamError,
+    UpstreamErrorKind,
+    UpstreamProtocolError,
+    UpstreamTimeoutError,
+)
 from pointsman_server.labelling.plan import Call
 from pointsman_server.labelling.records import Answered, Failed
 from pointsman_server.providers.base import ChatProvider, UpstreamCall
@@ -24,6 +30,9 @@ BACKOFF_S_MAX = 60.0
 
 RETRIED = frozenset(UpstreamErrorKind) - {UpstreamErrorKind.AUTHENTICATION, UpstreamErrorKind.REJECTED}
 """Failures that may not come again when the same is asked again."""
+PAID = (UpstreamTimeoutError, UpstreamDisconnectedError, UpstreamProtocolError)
+"""Failures in the middle of an answer: the input is paid for, and what had arrived. A refusal and a missing connection are
+not."""
 
 
 @dataclass(slots=True)
@@ -65,9 +74,8 @@ async def attempt(
                     _take(event, received, clock_s)
         if received.finished is None:
             raise UpstreamDisconnectedError("the provider's answer ended without a finish")
-    except UpstreamError as failed:
-        has_cost = received.byte_count > 0 or received.usage != Usage()
-        return failed, _cost_usd(call, received) if has_cost else 0.0
+    except UpstreamError as error:
+        return error, _cost_usd(call, received) if isinstance(error, PAID) else 0.0
     usage, first_delta_s = received.usage, received.first_delta_s
     return Answered(
         key=call.key,
@@ -115,9 +123,9 @@ def _cost_usd(call: Call, received: _Received) -> float | None:
     )
 
 
-def failed(call: Call, error: UpstreamError, cost_usd_: float | None) -> Failed:
-    """The record of a failure."""
-    return Failed(key=call.key, kind=error.kind.value, message=str(error), cost_usd=cost_usd_)
+def failure_record(call: Call, error: UpstreamError, *, spent_usd: float | None) -> Failed:
+    """What the journal holds of a failure."""
+    return Failed(key=call.key, kind=error.kind.value, message=str(error), cost_usd=spent_usd)
 
 
 def backoff_s(retry_number: int, *, chance: float, retry_after_s: float | None) -> float:

@@ -51,8 +51,9 @@ GRADE_RUBRIC = f"""\
 You grade the answer that an assistant gave to a prompt.
 
 {_DATA}
-`prompt` is what was asked: a text, or the turns of a conversation. `answer` is what you grade. `reference`, where it is there, is an answer known to be right: where
-the two contradict each other the answer is wrong, while another wording or another way to the same result is as good.
+`prompt` is what was asked: a text, or the turns of a conversation. `answer` is what you grade. `reference`, where it is there,
+is an answer known to be right: where the two contradict each other the answer is wrong, while another wording or another way
+to the same result is as good.
 
 {_SCALE}
 
@@ -62,8 +63,8 @@ COMPARE_RUBRIC = f"""\
 You grade two answers that two assistants gave to the same prompt, each on its own merit, seen side by side.
 
 {_DATA}
-`prompt` is what was asked: a text, or the turns of a conversation. `first_answer` and `second_answer` are what you grade. Their order says nothing: grade as you would
-if they had changed places. Answers that are equally good have equal grades.
+`prompt` is what was asked: a text, or the turns of a conversation. `first_answer` and `second_answer` are what you grade. Their
+order says nothing: grade as you would if they had changed places. Answers that are equally good have equal grades.
 
 {_SCALE}
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from pointsman_server.catalog.catalog import CatalogEntry
 from pointsman_server.errors import UpstreamError, UpstreamErrorKind
 from pointsman_server.labelling.budget import Budget
-from pointsman_server.labelling.calls import RETRIED, attempt, backoff_s, failed
+from pointsman_server.labelling.calls import RETRIED, attempt, backoff_s, failure_record
 from pointsman_server.labelling.journal import Journal
 from pointsman_server.labelling.plan import Call, Plan, answer_call, cost_usd_max, verdict_calls
 from pointsman_server.labelling.prompts import LabelledPrompt
@@ -182,12 +182,21 @@ class Run:
     async def _answer(self, prompt: LabelledPrompt, entry: CatalogEntry) -> str | None:
         """The endpoint's answer; None where there is none, which has been noted. Without a judge that can still be asked
         nothing is bought that only a judge can label."""
-        call, judge = answer_call(self._plan, prompt, entry), self._plan.judge
-        if judge is not None and isinstance(prompt.rule, Judged | Compared) and judge.endpoint.name in self._given_up:
-            self._miss(call, Reason.GIVEN_UP, f"{judge.endpoint.name}: {self._given_up[judge.endpoint.name]}")
+        call = answer_call(self._plan, prompt, entry)
+        reason = self._judge_lost(prompt)
+        if reason is not None and call.key not in self._journal.ledger.answered:
+            self._miss(call, Reason.GIVEN_UP, reason)
             return None
         made = await self._made(call)
         return None if made is None else made.text
+
+    def _judge_lost(self, prompt: LabelledPrompt) -> str | None:
+        """Why a prompt that needs the judge can't have it any more; None where it can, or needs none."""
+        judge = self._plan.judge
+        if judge is None or not isinstance(prompt.rule, Judged | Compared):
+            return None
+        name = judge.endpoint.name
+        return f"{name}: {self._given_up[name]}" if name in self._given_up else None
 
     async def _pair(self, prompt: LabelledPrompt, entry: CatalogEntry, answer: str | None) -> None:
         """Brings answers and the baseline of their prompt together, whichever comes first."""
@@ -254,7 +263,7 @@ class Run:
             error, cost_usd = outcome
             wait_s = self._wait_s(error, tries)
             if wait_s is None or cost_usd:
-                await self._journal.append(failed(call, error, cost_usd))
+                await self._journal.append(failure_record(call, error, spent_usd=cost_usd))
             if wait_s is None:
                 self._give_up(call, error)
                 return None

@@ -31,7 +31,7 @@ _NUMBER_TEXT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-
 _MINUS_SIGNS = str.maketrans({"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-"})
 
 _MARKUP = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\b|[*_`$\\{}]")
-_CHOSEN = re.compile(r"\b(?i:answer|choice|option)(?i:\s{1,3}is|\s{0,3}[:=])?:?\s{0,3}[\[(\"']?([A-Za-z])(?![\w'])")
+_CHOSEN = re.compile(r"\b(?i:answer)(?i:\s{1,3}is|\s{0,3}[:=])?:?\s{0,3}[\[(\"']?([A-Za-z])(?![\w'])")
 _CHOSEN_FIRST = re.compile(r"\s{0,8}[\[(\"']?([A-Z])(?:[\])\"'.:,]|\s{0,8}$)")
 _CHOSEN_ALONE = re.compile(r"\s{0,8}[\[(\"']?([A-Za-z])[\])\"'.:,]{0,3}\s{0,8}")
 
@@ -168,9 +168,8 @@ class ChoiceMatch:
 
 
 def chosen_letter(answer: str) -> str | None:
-    """The letter that an answer settles on: alone, or in its last "answer is C" (or choice, or option), or with "C)",
-    "C." or "C:" at the start of the whole answer. Markdown and LaTeX around it don't count. None where it settles on none.
-    """
+    """The letter that an answer settles on: alone, or in its last "answer is C", or with "C)", "C." or "C:" at the start of
+    the whole answer. Markdown and LaTeX around it don't count. None where it settles on none."""
     text = _MARKUP.sub("", answer)
     if alone := _CHOSEN_ALONE.fullmatch(text):
         return alone[1].upper()
