@@ -110,6 +110,7 @@ def test_every_command_has_its_module() -> None:
         ["endpoints"],
         ["routers"],
         ["health"],
+        ["benchmark", "--prompts", "prompts.jsonl", "--endpoints", "a@p", "--out", "labels"],
         ["catalog", "show"],
         ["catalog", "import", "prices.json"],
         ["catalog", "check", "pointsman.toml"],

@@ -19,8 +19,12 @@ DEFAULT_API_KEY_VARIABLE = "POINTSMAN_API_KEY"
 _RESAMPLE_COUNT_MAX = 100_000
 """Of a bootstrap: beyond it the ends of an interval no longer move."""
 
-# argparse has no public name for it.
+CONCURRENCY_MAX = 256
+"""Half of the connections that a provider's adapter opens at most; further calls would fail for want of one."""
+
+# argparse has no public names for them.
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
+_Group: TypeAlias = "argparse._ArgumentGroup"  # noqa: SLF001
 
 _EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."
 
@@ -40,6 +44,7 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_endpoints(commands, remote)
     _add_command(commands, "routers", "list the named routers", remote)
     _add_command(commands, "health", "tell whether a server takes calls, for probes", remote)
+    _add_benchmark(commands)
     _add_catalog(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -135,6 +140,73 @@ def _add_router(command: argparse.ArgumentParser) -> None:
 def _add_endpoints(commands: _Commands, remote: argparse.ArgumentParser) -> None:
     endpoints = _add_command(commands, "endpoints", "list the endpoints with their live figures", remote)
     endpoints.add_argument("--watch", action="store_true", help="go on showing them as they change")
+
+
+def _add_benchmark(commands: _Commands) -> None:
+    benchmark = _add_command(
+        commands, "benchmark", "label prompts of your own by asking endpoints and scoring the answers"
+    )
+    _add_benchmark_task(benchmark.add_argument_group("what"))
+    _add_benchmark_scoring(benchmark.add_argument_group("how answers are scored"))
+    limits = benchmark.add_argument_group("limits")
+    limits.add_argument(
+        "--budget-usd", metavar="USD", type=_positive, help="what may be spent in all, earlier runs included"
+    )
+    limits.add_argument(
+        "--concurrency",
+        metavar="N",
+        type=_concurrency,
+        default=4,
+        help=f"calls under way per provider, up to {CONCURRENCY_MAX} (default: 4)",
+    )
+    limits.add_argument(
+        "--attempts", metavar="N", type=_count, default=4, help="attempts at a call that fails (default: 4)"
+    )
+    limits.add_argument(
+        "--timeout", metavar="SECONDS", type=_positive_seconds, default=300.0, help="deadline of a call (default: 300)"
+    )
+    limits.add_argument("--yes", action="store_true", help="go on without asking whether the estimated cost is right")
+    benchmark.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _add_benchmark_task(task: _Group) -> None:
+    task.add_argument("--prompts", metavar="FILE", type=Path, required=True, help="the prompts, as JSONL")
+    task.add_argument(
+        "--endpoints", metavar="A@P,B@Q", required=True, help="whom to ask: endpoints of the catalog, by commas"
+    )
+    task.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="where answers are kept, and prompts and outcomes written",
+    )
+    task.add_argument("--config", metavar="FILE", type=Path, help="the configuration (default: as for serve)")
+    task.add_argument("--simulate", action="store_true", help="simulate every provider on this machine")
+    task.add_argument(
+        "--format", choices=("parquet", "jsonl"), help="of what is written (default: parquet if it can be)"
+    )
+    task.add_argument("--temperature", metavar="T", type=_non_negative, help="of the answers (default: the provider's)")
+    task.add_argument("--output-tokens-max", metavar="N", type=_count, help="longest answer (default: the provider's)")
+    task.add_argument(
+        "--assume-output-tokens",
+        metavar="N",
+        type=_count,
+        default=400,
+        help="length of an answer, for the estimate of cost alone (default: 400)",
+    )
+
+
+def _add_benchmark_scoring(scoring: _Group) -> None:
+    scoring.add_argument(
+        "--score",
+        choices=("exact", "regex", "number", "choice", "json", "judge", "pairwise"),
+        help="how prompts are scored that don't say so themselves",
+    )
+    scoring.add_argument("--ignore-case", action="store_true", help="let exact overlook upper and lower case")
+    scoring.add_argument("--judge", metavar="ENDPOINT", help="who judges, for judge and pairwise")
+    scoring.add_argument("--judge-temperature", metavar="T", type=_non_negative, help="of the judge (default: its own)")
+    scoring.add_argument("--baseline", metavar="ENDPOINT", help="whose answers pairwise compares the others with")
 
 
 def _add_catalog(commands: _Commands) -> None:
@@ -269,3 +341,31 @@ def _positive_seconds(text: str) -> float:
     if not (value_s > 0 and math.isfinite(value_s)):
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
     return value_s
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def _non_negative(text: str) -> float:
+    value = float(text)
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return value
+
+
+def _concurrency(text: str) -> int:
+    value = _count(text)
+    if value > CONCURRENCY_MAX:
+        raise argparse.ArgumentTypeError(f"{text} is more than {CONCURRENCY_MAX}")
+    return value
