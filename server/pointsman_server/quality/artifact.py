@@ -226,6 +226,7 @@ def _model(manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Qualit
             covariance=tensors["profile_covariance"],
             length=tensors["profile_length"],
         ),
+        category_axes=tensors["category_axes"],
         calibration=IntervalCalibration(**manifest["calibration"]),
     )
 
@@ -240,6 +241,7 @@ def _tensors(model: QualityModel) -> dict[str, np.ndarray[Any, Any]]:
         "ngram_scale": model.features.ngrams.scale,
         "ngram_offset": model.features.ngrams.offset,
         "category_latents": model.features.ngrams.category_latents,
+        "category_axes": model.category_axes,
         "profile_weights": model.table.weights,
         "profile_covariance": model.table.covariance,
         "profile_length": model.table.length,

@@ -113,6 +113,8 @@ class QualityModel:
     profiles: tuple[Profile, ...]
     table: ProfileTable
     """Rows in the order of `profiles`."""
+    category_axes: Floats
+    """(latents + 1, axes): what of the reading by category the profiles see beside the latents. May have no column."""
     calibration: IntervalCalibration
     _row_of: Mapping[str, tuple[int, bool]] = field(init=False, repr=False)
     """Normalised name to its row and whether it is a stand-in."""
@@ -168,13 +170,14 @@ class QualityModel:
         }
 
     def latent(self, text: str) -> tuple[Floats, float]:
-        """Where the prompt lies: [1, z] for the profiles, and the length latent."""
+        """Where the prompt lies: [1, z] for the profiles, with what the category's axes tell, and the length latent."""
         vector = self.features(text)
         output = self._trees.predict(vector) + self.features.base(vector)
-        position = np.empty_like(output)
-        position[0] = 1.0
-        position[1:] = output[:-1]
-        return position, float(output[-1])
+        by_category = vector[-len(self.category_axes) :] @ self.category_axes
+        return np.concatenate((_ONE, output[:-1], by_category)), float(output[-1])
+
+
+_ONE = np.ones(1, dtype=np.float32)
 
 
 def success(

@@ -37,6 +37,8 @@ Progress = Callable[[str, float], None]
 
 FOLD_COUNT = 5
 """Of the cross-fit: every booster but the last sees four fifths of the questions."""
+CATEGORY_AXIS_SHARE_MIN = 0.05
+"""Of the largest deviation between categories: an axis with less tells no category from another."""
 LABELS_MIN = 50
 """An LLM with fewer training labels gets no profile."""
 CELL_SIZE_MIN = 15
@@ -77,9 +79,12 @@ class TrainingSettings:
     latent_count: int = 12
     category_share: float = 0.5
     """How far the latents move to the mean of their category before the trees learn them."""
-    loading_variance: float = 0.5
-    """How much models differ in what a prompt's latents mean to them, per whitened latent, log-odds squared. The default
-    lets labels speak, as suits one source in which every model answered every kind of prompt; see `build` for several."""
+    category_axis_count: int = 12
+    """How much of the reading by category the profiles see by itself, at most. It is nearly free of noise, so it tells the
+    best models apart; over several sources it would tell the sources apart instead, see `build`."""
+    loading_variance: float = 0.02
+    """How much models differ in what a prompt's latents mean to them, per whitened latent, log-odds squared. Tight, so that
+    what chance put into the labels moves no prompt from the best model (docs/quality.md)."""
     ease_variance: float = 1.0
     """How much prompts of one group differ in ease beyond what their latents tell, log-odds squared."""
     booster: BoosterSettings = field(default_factory=BoosterSettings)
@@ -122,8 +127,9 @@ def train(
         inputs, targets.smooth, features.base(inputs), folds, settings.booster, seed=seed, progress=progress
     )
     progress("profiles", 0.0)
+    axes = category_axes(ngrams, count=settings.category_axis_count)
     fitted = fit_profiles(
-        latents[:, :-1],
+        np.concatenate((latents[:, :-1], readings[:, len(axes) :] @ axes), axis=1),
         columns.quality,
         training.groups,
         loading_variance=settings.loading_variance,
@@ -136,6 +142,7 @@ def train(
         booster=booster,
         profiles=tuple(_profile(llm, dataset) for llm in columns.llms),
         table=_profile_table(fitted, fit_lengths(latents[:, -1], columns.output_tokens)),
+        category_axes=axes,
         calibration=IntervalCalibration(*UNCALIBRATED, STAND_IN_VARIANCE),
     )
     progress("profiles", 1.0)
@@ -216,6 +223,15 @@ def _cross_read(
     table = fit_wording(counts, targets, groups).table()
     progress("wording", 1.0)
     return table, readings
+
+
+def category_axes(ngrams: NgramTable, *, count: int) -> Floats:
+    """(latents + 1, axes): the directions in which the categories differ most, at most `count` of them. The last ones, in
+    which they hardly differ, would be rounding errors blown up."""
+    means = ngrams.category_latents
+    deviation, directions = np.linalg.svd(means, full_matrices=False)[1:]
+    kept = int((deviation[:count] > CATEGORY_AXIS_SHARE_MIN * deviation.max(initial=0.0)).sum())
+    return np.asarray(directions[:kept].T, dtype=np.float32)
 
 
 def _folds(dedupe_keys: Strings, rng: np.random.Generator) -> npt.NDArray[np.intp]:
@@ -364,6 +380,7 @@ def _with_calibration(model: QualityModel, held_out: Dataset) -> QualityModel:
         booster=model.booster,
         profiles=model.profiles,
         table=model.table,
+        category_axes=model.category_axes,
         calibration=IntervalCalibration(float(scale), float(floor), STAND_IN_VARIANCE),
     )
 
