@@ -1,28 +1,50 @@
-"""Labelled prompts as training and evaluation read them: `prompts.parquet` and `outcomes.parquet`, checked early.
+"""Labelled prompts as training and evaluation read them, checked early.
 
-    prompts   prompt_id, prompt; optional: source, dataset, category, dedupe_key, split (train, val or test)
-    outcomes  prompt_id, model, quality (0..1); optional: source, output_tokens, output_chars
+A data directory holds two tables, as `prompts.parquet` and `outcomes.parquet` or as `prompts.jsonl` and
+`outcomes.jsonl`; or one table in RouterBench's wide format (see `wide`).
 
-Every fault names the file, the row (counted from 0) and the column.
+    prompts   prompt_id, prompt; optional: source, dataset, category, dedupe_key, tags, split (train, val or test)
+    outcomes  prompt_id, model, quality (0..1); optional: source, cost_usd, input_tokens, output_tokens, output_chars,
+              latency_s
+
+docs/training.md is the reader's version. Nothing is imputed: what a table does not tell is NaN.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute
-import pyarrow.parquet
 
-from pointsman_server.errors import PointsmanError
+from pointsman_server.training.tables import SUFFIXES, DatasetError, Faults, Strings, Table, read_table, row_name, shown
+from pointsman_server.training.wide import read_wide
 
-PROMPTS_FILE = "prompts.parquet"
-OUTCOMES_FILE = "outcomes.parquet"
+__all__ = (
+    "CHARACTERS_PER_TOKEN",
+    "OWN_SOURCE",
+    "SPLITS",
+    "Dataset",
+    "DatasetError",
+    "Matrix",
+    "Strings",
+    "load_dataset",
+)
+
+PROMPTS = "prompts"
+OUTCOMES = "outcomes"
+"""The two tables, without their suffix."""
+TABLE_SUFFIXES = (".parquet", ".jsonl")
+
+PROMPT_REQUIRED = ("prompt_id", "prompt")
+PROMPT_OPTIONAL = ("source", "dataset", "category", "dedupe_key", "tags", "split")
+OUTCOME_REQUIRED = ("prompt_id", "model", "quality")
+OUTCOME_MEASURES = ("cost_usd", "input_tokens", "output_tokens", "output_chars", "latency_s")
+OUTCOME_OPTIONAL = ("source", *OUTCOME_MEASURES)
 
 OWN_SOURCE = "own"
 """The source of data that names none."""
@@ -36,31 +58,45 @@ CHARACTERS_PER_TOKEN = 4.0
 """Turns lengths in characters into tokens where a source gives only characters: English prose has 4 to 5 characters
 per token, mathematics and code 3 to 4."""
 
+_WHAT_A_DIRECTORY_HOLDS = "a data directory holds prompts.parquet and outcomes.parquet, or both as .jsonl, or one table in RouterBench's format"
+
+CELL_COUNT_MAX = 100_000_000
+"""Prompts times endpoints: 100 million cells are 400 MB for each of the five measured matrices."""
+
 Matrix = npt.NDArray[np.float32]
-Strings = npt.NDArray[np.object_]
-
-
-class DatasetError(PointsmanError):
-    """Training or evaluation data is not what it should be; the text names the file, the row and the column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Prompts and what each endpoint made of them. Rows are prompts, columns are endpoints; NaN is unknown."""
+    """Prompts and what each endpoint made of them. Rows are prompts, columns are endpoints; NaN is unknown.
+
+    Memory: 20 bytes per prompt and endpoint, and the prompts themselves.
+    """
 
     prompt_ids: Strings
     texts: Strings = field(repr=False)
     sources: Strings
+    datasets: Strings
+    """The data set within its source that each prompt is from; empty where it has none."""
     categories: Strings
+    """The data set and the category, as far as they are told."""
     dedupe_keys: Strings
     """The same question in two wordings or sources has the same key, and one split."""
+    tags: Strings
+    """What else is known of each prompt, such as `contaminated`; several are separated by commas."""
     splits: Strings
     endpoints: tuple[tuple[str, str], ...]
     """(source, model): the same name in two sources was prompted differently."""
     quality: Matrix
     """(prompts, endpoints), 0..1."""
+    cost_usd: Matrix
+    """(prompts, endpoints): what each call cost."""
+    input_tokens: Matrix
+    """(prompts, endpoints), as the provider counted them."""
     output_tokens: Matrix
     """(prompts, endpoints), estimated from characters where only these are known."""
+    latency_s: Matrix
+    """(prompts, endpoints): until the end of the answer."""
 
     @property
     def groups(self) -> Strings:
@@ -69,17 +105,8 @@ class Dataset:
 
     def where(self, mask: npt.NDArray[np.bool_]) -> Dataset:
         """The prompts for which `mask` holds, with every endpoint."""
-        return replace(
-            self,
-            prompt_ids=self.prompt_ids[mask],
-            texts=self.texts[mask],
-            sources=self.sources[mask],
-            categories=self.categories[mask],
-            dedupe_keys=self.dedupe_keys[mask],
-            splits=self.splits[mask],
-            quality=self.quality[mask],
-            output_tokens=self.output_tokens[mask],
-        )
+        rows = {name: getattr(self, name)[mask] for name in _ROW_FIELDS}
+        return replace(self, **rows)
 
     def in_split(self, split: str) -> Dataset:
         """The prompts of one split."""
@@ -88,142 +115,214 @@ class Dataset:
     def from_sources(self, sources: Sequence[str]) -> Dataset:
         """The prompts and the endpoints of these sources."""
         rows = self.where(np.isin(self.sources, list(sources)))
-        kept = [index for index, (source, _) in enumerate(self.endpoints) if source in sources]
-        return replace(
-            rows,
-            endpoints=tuple(self.endpoints[index] for index in kept),
-            quality=rows.quality[:, kept],
-            output_tokens=rows.output_tokens[:, kept],
-        )
+        return rows.of_endpoints([index for index, (source, _) in enumerate(self.endpoints) if source in sources])
+
+    def of_endpoints(self, columns: Sequence[int]) -> Dataset:
+        """Every prompt, with these columns alone."""
+        matrices = {name: getattr(self, name)[:, columns] for name in _MATRIX_FIELDS}
+        return replace(self, endpoints=tuple(self.endpoints[index] for index in columns), **matrices)
+
+    def tagged(self, tag: str) -> npt.NDArray[np.bool_]:
+        """Which prompts have this tag."""
+        return np.array([tag in tags.split(",") for tags in self.tags], dtype=np.bool_)
 
     def without_questions(self, dedupe_keys: frozenset[str]) -> Dataset:
         """Everything but these questions, in whatever wording or source."""
         return self.where(np.array([key not in dedupe_keys for key in self.dedupe_keys], dtype=np.bool_))
+
+    def crossing_questions(self) -> frozenset[str]:
+        """The keys of questions that stand in more than one split, so that one has seen what another is to hold back."""
+        splits: dict[str, set[str]] = {}
+        for key, split in zip(self.dedupe_keys, self.splits, strict=True):
+            splits.setdefault(key, set()).add(split)
+        return frozenset(key for key, found in splits.items() if len(found) > 1)
+
+
+_MATRIX_FIELDS = ("quality", "cost_usd", "input_tokens", "output_tokens", "latency_s")
+_ROW_FIELDS = tuple(each.name for each in fields(Dataset) if each.name != "endpoints")
 
 
 def load_dataset(directory: Path) -> Dataset:
     """The data in `directory`.
 
     Raises:
-        DatasetError: a file or a column is missing, or a value is not valid.
+        DatasetError: a file or a column is missing, or values are not valid.
     """
-    prompts = _read(directory / PROMPTS_FILE, required=("prompt_id", "prompt"))
-    outcomes = _read(directory / OUTCOMES_FILE, required=("prompt_id", "model", "quality"))
-    prompt_ids = _strings(prompts, "prompt_id", PROMPTS_FILE)
-    row_of = _unique_rows(prompt_ids, PROMPTS_FILE)
-    texts = _strings(prompts, "prompt", PROMPTS_FILE)
-    sources = _strings(prompts, "source", PROMPTS_FILE, default=lambda _: OWN_SOURCE)
-    keys = _strings(prompts, "dedupe_key", PROMPTS_FILE, default=lambda row: _digest(texts[row]))
-    splits = _strings(prompts, "split", PROMPTS_FILE, default=lambda row: _split_of(keys[row]))
-    _check(np.isin(splits, SPLITS), PROMPTS_FILE, "split", splits, "one of train, val, test")
-    endpoints, quality, tokens = _outcome_matrices(outcomes, row_of, sources)
+    prompts_path, outcomes_path = _table_path(directory, PROMPTS), _table_path(directory, OUTCOMES)
+    if prompts_path is None and outcomes_path is None:
+        prompts, outcomes = read_wide(_wide_path(directory))
+    else:
+        for found, name in ((prompts_path, PROMPTS), (outcomes_path, OUTCOMES)):
+            if found is None:
+                raise DatasetError(f"{directory / name}.parquet is missing; {_WHAT_A_DIRECTORY_HOLDS}")
+        assert prompts_path is not None
+        assert outcomes_path is not None
+        prompts = read_table(prompts_path, required=PROMPT_REQUIRED, optional=PROMPT_OPTIONAL)
+        outcomes = read_table(outcomes_path, required=OUTCOME_REQUIRED, optional=OUTCOME_OPTIONAL)
+    return assembled(prompts, outcomes)
+
+
+def _table_path(directory: Path, name: str) -> Path | None:
+    """The file of a table, None where there is none."""
+    found = [path for suffix in TABLE_SUFFIXES if (path := directory / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        raise DatasetError(f"{directory}: has both {found[0].name} and {found[1].name}; keep the one that counts")
+    return found[0] if found else None
+
+
+def _wide_path(directory: Path) -> Path:
+    """The one table in a directory, or the table that was named in its place."""
+    if directory.is_file():
+        return directory
+    if not directory.is_dir():
+        raise DatasetError(f"{directory} is no directory; {_WHAT_A_DIRECTORY_HOLDS}")
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    tables = [path for path in files if path.suffix in SUFFIXES]
+    if len(tables) == 1:
+        return tables[0]
+    if tables:
+        raise DatasetError(f"{directory}: has several tables, {tables[0].name} and {tables[1].name}; name one of them")
+    if pickles := [path for path in files if path.suffix in {".pkl", ".pickle"}]:
+        raise DatasetError(
+            f"{pickles[0]}: a pickle can run any code when it is opened, so it is not read; with pandas, once: "
+            f"pandas.read_pickle({pickles[0].name!r}).to_parquet({pickles[0].with_suffix('.parquet').name!r})"
+        )
+    raise DatasetError(f"{directory / PROMPTS}.parquet is missing; {_WHAT_A_DIRECTORY_HOLDS}")
+
+
+def assembled(prompts: Table, outcomes: Table) -> Dataset:
+    """The dataset of two tables.
+
+    Raises:
+        DatasetError: values are not valid; the faults of a table are told together.
+    """
+    faults = Faults()
+    ids = prompts.texts("prompt_id", faults)
+    texts = prompts.texts("prompt", faults)
+    prompts.check(np.array([bool(text.strip()) for text in texts], dtype=np.bool_), "prompt", "a prompt", faults)
+    keys = _or_else(prompts.texts("dedupe_key", faults, absent=""), (_digest(text) for text in texts))
+    splits = _splits(prompts, keys, faults)
+    row_of = _unique_rows(prompts, ids, faults)
+    told = {column: prompts.texts(column, faults, absent="") for column in ("source", "dataset", "category", "tags")}
+    faults.raise_if_any()
+    rows = _rows_of_outcomes(outcomes, row_of, prompts.file, faults)
+    sources = _sources(outcomes, rows, told["source"], faults)
+    endpoints, columns = _endpoints(outcomes, rows, sources, faults)
+    faults.raise_if_any()
+    matrices = _matrices(outcomes, rows, columns, (len(ids), len(endpoints)), faults)
+    faults.raise_if_any()
     return Dataset(
-        prompt_ids=prompt_ids,
+        prompt_ids=ids,
         texts=texts,
         sources=sources,
-        categories=_categories(prompts),
+        datasets=told["dataset"],
+        categories=_joined(told["dataset"], told["category"]),
         dedupe_keys=keys,
+        tags=np.array([",".join(tags.replace(",", " ").split()) for tags in told["tags"]], dtype=np.object_),
         splits=splits,
         endpoints=endpoints,
-        quality=quality,
-        output_tokens=tokens,
+        **matrices,
     )
 
 
-def _outcome_matrices(
-    outcomes: pa.Table, row_of: Mapping[str, int], sources: Strings
-) -> tuple[tuple[tuple[str, str], ...], Matrix, Matrix]:
-    """Endpoints, quality and output tokens."""
-    ids = _strings(outcomes, "prompt_id", OUTCOMES_FILE)
-    rows = np.array([row_of.get(prompt_id, -1) for prompt_id in ids], dtype=np.intp)
-    _check(rows >= 0, OUTCOMES_FILE, "prompt_id", ids, f"a prompt_id of {PROMPTS_FILE}")
-    models = _strings(outcomes, "model", OUTCOMES_FILE)
-    quality = _numbers(outcomes, "quality", OUTCOMES_FILE)
-    _check((quality >= 0.0) & (quality <= 1.0), OUTCOMES_FILE, "quality", quality, "a number from 0 to 1")
-    pairs = list(zip(sources[rows].tolist(), models.tolist(), strict=True))
-    endpoints = tuple(sorted(set(pairs)))
-    column_of = {endpoint: column for column, endpoint in enumerate(endpoints)}
-    columns = np.array([column_of[pair] for pair in pairs], dtype=np.intp)
-    _, first = np.unique(rows * len(endpoints) + columns, return_index=True)
-    is_first = np.zeros(len(rows), dtype=np.bool_)
-    is_first[first] = True
-    _check(is_first, OUTCOMES_FILE, "prompt_id", ids, "at most one outcome per prompt and model")
-    shape = (len(row_of), len(endpoints))
-    quality_matrix = np.full(shape, np.nan, dtype=np.float32)
-    quality_matrix[rows, columns] = quality
-    tokens = np.full(shape, np.nan, dtype=np.float32)
-    tokens[rows, columns] = _output_tokens(outcomes)
-    return endpoints, quality_matrix, tokens
+def _splits(prompts: Table, keys: Strings, faults: Faults) -> Strings:
+    """Of each prompt its split: as told, or by its question where the table tells of none."""
+    if "split" not in prompts.columns:
+        return np.array([_split_of(key) for key in keys], dtype=np.object_)
+    splits = prompts.texts("split", faults)
+    prompts.check(np.isin(splits, (*SPLITS, "?")), "split", f"one of {', '.join(SPLITS)}", faults)
+    return splits
 
 
-def _categories(prompts: pa.Table) -> Strings:
-    """What kind of prompt each is: its dataset and category, as far as they are told."""
-    datasets = _strings(prompts, "dataset", PROMPTS_FILE, default=lambda _: "")
-    categories = _strings(prompts, "category", PROMPTS_FILE, default=lambda _: "")
-    return np.array([f"{d}/{c}".strip("/") for d, c in zip(datasets, categories, strict=True)], dtype=np.object_)
-
-
-def _output_tokens(outcomes: pa.Table) -> npt.NDArray[np.float64]:
-    counted = _numbers(outcomes, "output_tokens", OUTCOMES_FILE)
-    characters = _numbers(outcomes, "output_chars", OUTCOMES_FILE)
-    return np.where(np.isnan(counted), characters / CHARACTERS_PER_TOKEN, counted)
-
-
-def _read(path: Path, *, required: tuple[str, ...]) -> pa.Table:
-    if not path.is_file():
-        raise DatasetError(f"{path} is missing; the data directory holds {PROMPTS_FILE} and {OUTCOMES_FILE}")
-    try:
-        table = pa.parquet.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise DatasetError(f"{path} is not a parquet file") from error
-    missing = [column for column in required if column not in table.column_names]
-    if missing:
-        raise DatasetError(f"{path}: column {missing[0]} is missing; required are {', '.join(required)}")
-    return table
-
-
-def _strings(table: pa.Table, column: str, file: str, *, default: Callable[[int], str] | None = None) -> Strings:
-    """A column of text; a missing column takes its default, a null is a fault."""
-    if column not in table.column_names and default is not None:
-        return np.array([default(row) for row in range(table.num_rows)], dtype=np.object_)
-    values = np.array(table[column].to_pylist(), dtype=np.object_)
-    _check(np.array([isinstance(value, str) for value in values], dtype=np.bool_), file, column, values, "text")
-    return values
-
-
-def _numbers(table: pa.Table, column: str, file: str) -> npt.NDArray[np.float64]:
-    """A column of numbers, NaN where null; a missing column is all NaN."""
-    if column not in table.column_names:
-        return np.full(table.num_rows, np.nan)
-    try:
-        values = pa.compute.cast(table[column], pa.float64())
-    except pa.ArrowInvalid as error:
-        raise DatasetError(f"{file}: column {column} must hold numbers, not {table[column].type}") from error
-    return np.array(values.fill_null(float("nan")).to_numpy(), dtype=np.float64)
-
-
-def _unique_rows(prompt_ids: Strings, file: str) -> dict[str, int]:
+def _unique_rows(prompts: Table, ids: Strings, faults: Faults) -> dict[str, int]:
+    if not prompts.row_count:
+        faults.add(f"{prompts.file}: has no prompt")
     row_of: dict[str, int] = {}
-    for row, prompt_id in enumerate(prompt_ids):
-        if prompt_id in row_of:
-            raise DatasetError(
-                f"{file} row {row}, column prompt_id: {prompt_id!r} is already in row {row_of[prompt_id]}"
+    for row, prompt_id in enumerate(ids):
+        first = row_of.setdefault(prompt_id, row)
+        if first != row and prompt_id != "?":
+            faults.add(
+                f"{prompts.place(row, 'prompt_id')}: {shown(prompt_id, 'prompt_id')} "
+                f"is already in {row_name(prompts.file, prompts.numbers[first])}"
             )
-        row_of[prompt_id] = row
     return row_of
 
 
-def _check(
-    valid: npt.NDArray[np.bool_],
-    file: str,
-    column: str,
-    values: Strings | npt.NDArray[np.float64],
-    expected: str,
-) -> None:
-    """Fail on the first row that is not valid."""
-    if not valid.all():
-        row = int(np.argmin(valid))
-        raise DatasetError(f"{file} row {row}, column {column}: {str(values[row])[:80]!r} is not {expected}")
+def _rows_of_outcomes(
+    outcomes: Table, row_of: Mapping[str, int], prompts_file: str, faults: Faults
+) -> npt.NDArray[np.intp]:
+    """Of each outcome the row of its prompt, -1 where that is a fault."""
+    if not outcomes.row_count:
+        faults.add(f"{outcomes.file}: has no outcome")
+    ids = outcomes.texts("prompt_id", faults)
+    rows = np.array([row_of.get(prompt_id, -1) for prompt_id in ids], dtype=np.intp)
+    outcomes.check((rows >= 0) | (ids == "?"), "prompt_id", f"a prompt_id of {prompts_file}", faults)
+    return rows
+
+
+def _sources(outcomes: Table, rows: npt.NDArray[np.intp], told: Strings, faults: Faults) -> Strings:
+    """Of each prompt its source: as its own table tells, else as that of its outcomes does, else our name for it."""
+    sources = told.copy()
+    if "source" in outcomes.columns:
+        found = outcomes.texts("source", faults, absent="")
+        for row, source in zip(rows.tolist(), found, strict=True):
+            if row >= 0 and source and not sources[row]:
+                sources[row] = source
+        same = np.array(
+            [row < 0 or not source or source == sources[row] for row, source in zip(rows.tolist(), found, strict=True)],
+            dtype=np.bool_,
+        )
+        outcomes.check(same, "source", "the source of its prompt", faults)
+    return _or_else(sources, repeat(OWN_SOURCE, len(sources)))
+
+
+def _endpoints(
+    outcomes: Table, rows: npt.NDArray[np.intp], sources: Strings, faults: Faults
+) -> tuple[tuple[tuple[str, str], ...], npt.NDArray[np.intp]]:
+    """All endpoints, and of each outcome the column of its own."""
+    models = outcomes.texts("model", faults)
+    outcomes.check(np.array([bool(model.strip()) for model in models], dtype=np.bool_), "model", "a name", faults)
+    pairs = list(zip(sources[rows].tolist(), models.tolist(), strict=True)) if len(sources) else []
+    endpoints = tuple(sorted(set(pairs)))
+    column_of = {endpoint: column for column, endpoint in enumerate(endpoints)}
+    columns = np.array([column_of[pair] for pair in pairs], dtype=np.intp)
+    is_first = np.zeros(len(rows), dtype=np.bool_)
+    is_first[np.unique(rows * max(1, len(endpoints)) + columns, return_index=True)[1]] = True
+    outcomes.check(is_first | (rows < 0), "prompt_id", "at most one outcome per prompt and model", faults)
+    if len(sources) * len(endpoints) > CELL_COUNT_MAX:
+        faults.add(
+            f"{outcomes.file}: {len(sources):,} prompts times {len(endpoints):,} models are more than "
+            f"{CELL_COUNT_MAX:,}; split the data by source"
+        )
+    return endpoints, columns
+
+
+def _matrices(
+    outcomes: Table,
+    rows: npt.NDArray[np.intp],
+    columns: npt.NDArray[np.intp],
+    shape: tuple[int, int],
+    faults: Faults,
+) -> dict[str, Matrix]:
+    """What was measured, by prompt and endpoint."""
+    quality = outcomes.measurements("quality", faults, value_max=1.0, known=True)
+    found = {name: outcomes.measurements(name, faults) for name in OUTCOME_MEASURES}
+    estimated = found.pop("output_chars") / CHARACTERS_PER_TOKEN
+    found["output_tokens"] = np.where(np.isnan(found["output_tokens"]), estimated, found["output_tokens"])
+    matrices = {}
+    for name, values in ({"quality": quality} | found).items():
+        matrices[name] = np.full(shape, np.nan, dtype=np.float32)
+        matrices[name][rows, columns] = values
+    return matrices
+
+
+def _or_else(texts: Strings, others: Iterable[str]) -> Strings:
+    """Each text, or the other one where it is empty."""
+    return np.array([text or other for text, other in zip(texts, others, strict=True)], dtype=np.object_)
+
+
+def _joined(datasets: Strings, categories: Strings) -> Strings:
+    return np.array([f"{d}/{c}".strip("/") for d, c in zip(datasets, categories, strict=True)], dtype=np.object_)
 
 
 def _digest(text: str) -> str:
