@@ -18,6 +18,9 @@ from pointsman_server.cli.exit import EXIT_FAILURE, EXIT_INTERRUPTED, CommandErr
 Run = Callable[[Namespace, Mapping[str, str]], int]
 """What a command does with its arguments and the environment; gives the exit code."""
 
+_TRAIN_PACKAGES = frozenset({"pyarrow", "resvg_py", "tokenizers", "wordllama"})
+"""What only the `[train]` extra brings."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. The only reader of the environment and of the program's arguments.
@@ -49,12 +52,13 @@ def _command(module: str) -> Run:
     """The function of a command.
 
     Raises:
-        CommandError: it needs a package that only the server's installation brings.
+        CommandError: it needs a package that only the installation of an extra brings.
     """
     try:
         run: Run = importlib.import_module(f"pointsman_server.cli.{module}").run
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.startswith("pointsman"):
             raise
-        raise CommandError(f"this needs {missing.name}: pip install 'pointsman[server]'") from missing
+        extra = "train" if missing.name in _TRAIN_PACKAGES else "server"
+        raise CommandError(f"this needs {missing.name}: pip install 'pointsman[{extra}]'") from missing
     return run
