@@ -97,9 +97,7 @@ def test_a_configuration_brings_its_endpoints_and_routers(folder: Path, pointsma
         *("--json", "plot.json", "--router", "gpt-4o@home"),
     )
     assert drawn.exit_code == 0, drawn.err
-    assert (
-        "left out, the data has no answers of this model that the artifact can predict: gemma-2-9b-it@home" in drawn.err
-    )
+    assert "left out, the data has too few answers of the model: gemma-2-9b-it@home" in drawn.err
     found = numbers(folder / "plot.json")
     endpoints, routers = found["endpoints"], found["routers"]
     assert isinstance(endpoints, list)

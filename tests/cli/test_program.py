@@ -58,6 +58,16 @@ def test_missing_packages_are_named() -> None:
     assert done.stderr == "pointsman: this needs grpc: pip install 'pointsman[server]'\n"
 
 
+def test_missing_packages_of_the_training_are_named() -> None:
+    """A server without what training needs says which installation brings it."""
+    # None in the place of a module makes its import fail as if it were not there.
+    code = f"import sys\nsys.modules['pyarrow'] = None\n{_MAIN}"
+    argv = [sys.executable, "-c", code, "frontier", "--data", ".", "--out", "plot.svg"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=_ENVIRONMENT)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "pointsman: this needs pyarrow: pip install 'pointsman[train]'\n"
+
+
 def test_interrupt(server: ScriptedServer) -> None:
     """Ctrl-C ends an answer on the server too, with what came so far, code 130 and no traceback."""
     server.on("Complete", [*events(*ANSWER_EVENTS[:-2]), Pause.UNTIL_CANCELLED])

@@ -166,6 +166,7 @@ def test_a_catalog_of_ones_own_meets_the_data_by_its_models(questions: Dataset, 
         Listed(Endpoint("my-llama", "groq", 0.05, 0.08), "meta-llama-3.1-8b-instruct"),
         Listed(Endpoint("my-llama", "together", 0.18, 0.18), "meta-llama-3.1-8b-instruct"),
         Listed(Endpoint("gemma-2-9b-it", "groq", 0.2, 0.2), "gemma-2-9b-it"),
+        Listed(Endpoint("gpt-4o-mini", "home", 0.2, 0.2), "something-else"),
     ]
     pool = pool_of(questions, model, listed=listed)
     assert [member.endpoint.name for member in pool.members] == ["gpt-4o@openai", "my-llama@groq", "my-llama@together"]
@@ -173,7 +174,10 @@ def test_a_catalog_of_ones_own_meets_the_data_by_its_models(questions: Dataset, 
         "gpt-4o",
         *["llama-3.1-8b-instruct"] * 2,
     ]
-    assert [each.name for each in pool.left_out] == ["gemma-2-9b-it@groq"]
+    assert {each.name: each.reason.partition(" (")[0] for each in pool.left_out} == {
+        "gemma-2-9b-it@groq": "the data has too few answers of the model",
+        "gpt-4o-mini@home": "the artifact does not know the model",
+    }
     assert pool.restriction == SearchSpace(models=frozenset({"gpt-4o", "my-llama"}))
     prices = outcome_matrix(questions, pool, np.array([0]), Axis.COST)[0]
     assert prices[1] < prices[2] < prices[0]

@@ -139,7 +139,11 @@ def _add_frontier(commands: _Commands) -> None:
         "--out", metavar="FILE", type=Path, required=True, help="where to draw: a name that ends in .html, .svg or .png"
     )
     frontier.add_argument(
-        "--artifact", metavar="DIR", type=Path, help="the quality artifact (default: the shipped one)"
+        "--artifact",
+        metavar="DIR",
+        type=Path,
+        default=Path("builtin"),
+        help="the quality artifact (default: builtin, the shipped one)",
     )
     frontier.add_argument("--json", metavar="FILE", type=Path, help="write the numbers too")
     frontier.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")

@@ -35,6 +35,8 @@ from pointsman_server.training.frontier_words import (
 )
 from pointsman_server.training.resampling import Measured
 
+BUILTIN = "builtin"
+"""In place of a folder: the artifact that ships with the package, as in the configuration."""
 ALL_ENDPOINTS = "default"
 """What --pool says for everything that can be drawn."""
 
@@ -75,7 +77,8 @@ def _catalog(arguments: Namespace, environment: Mapping[str, str]) -> ListedCata
 
 
 def _computed(arguments: Namespace, catalog: ListedCatalog | None) -> Frontier:
-    model = load(arguments.artifact or builtin_artifact_path())
+    shipped = str(arguments.artifact) == BUILTIN and not arguments.artifact.exists()
+    model = load(builtin_artifact_path() if shipped else arguments.artifact)
     data = load_dataset(arguments.data)
     axis, source = Axis(arguments.x), choose_source(data, arguments.source)
     names = () if arguments.pool == ALL_ENDPOINTS else arguments.pool.split(",")

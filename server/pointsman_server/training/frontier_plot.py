@@ -425,7 +425,7 @@ def _key(layout: _Layout) -> str:
     for number, router in enumerate((router for router in frontier.routers if router.letter), start=1):
         row_y = y + number * KEY_ROW_HEIGHT
         cells.append(f'<text class="letter" x="{left:.1f}" y="{row_y:.1f}">{router.letter}</text>')
-        share = f"{100 * router.x_share_of_best_single.value:.0f} %"
+        share = percent(router.x_share_of_best_single.value, digit_count=0)
         texts = (
             (shortened(router.text, room=columns[2] - columns[1] - 150.0, size=12.0), ""),
             (quality_range(router.at.quality), ""),

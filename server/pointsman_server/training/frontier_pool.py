@@ -46,7 +46,10 @@ REQUESTS_PER_UNIT = 1000.0
 """Costs are shown per thousand requests: a single one costs fractions of a cent."""
 MS_PER_S = 1000.0
 
-_NOT_MEASURED = "the data has no answers of this model that the artifact can predict"
+_NOT_KNOWN = (
+    "the artifact does not know the model (quality_model in a configuration gives it the name of one that it knows)"
+)
+_NOT_MEASURED = "the data has too few answers of the model"
 _FOREIGN_CHARACTERS = re.compile(r"[^A-Za-z0-9._/:-]+")
 """What no name of a catalog may hold."""
 
@@ -229,20 +232,14 @@ def build_pool(
     """
     measured, left_out = _measured_models(data, source, model)
     if listed is None:
-        own = {
-            each.endpoint.name: (each, found)
-            for found in measured
-            for each in [_listed_of(data, found, source, prices)]
-        }
-        catalog: list[tuple[Listed, _MeasuredModel | None]] = list(own.values())
+        matched = [(_listed_of(data, found, source, prices), found) for found in measured]
     else:
-        catalog = [(each, _column_of(each, measured, model)) for each in listed]
-        left_out = []  # What else the data measured is of no interest to who asks about this catalog.
+        # What else the data measured is of no interest to who asks about this catalog.
+        matched, left_out = _matched(listed, measured, model)
     members: list[Member] = []
-    for entry, found in catalog:
-        member = None if found is None else _member(entry, found, latencies)
-        missing = _NOT_MEASURED if member is None else _missing(member, axis, data)
-        if member is None or missing:
+    for entry, found in matched:
+        member = _member(entry, found, latencies)
+        if missing := _missing(member, axis, data):
             left_out.append(LeftOut(entry.endpoint.name, missing))
         else:
             members.append(member)
@@ -251,7 +248,7 @@ def build_pool(
         reasons = "".join(f"\n  {line}" for line in summary_of(left_out))
         raise FrontierError(f"a plot needs {POOL_SIZE_MIN} endpoints, and has {len(kept)}; left out were:{reasons}")
     # A catalog that was made of the data has nothing but the pool, unless a part of it was asked for.
-    whole = [member.endpoint for member in members] if listed is None else [entry.endpoint for entry, _ in catalog]
+    whole = [each.endpoint for each in (members if listed is None else listed)]
     costs = data.cost_usd[:, [member.column for member in kept]]
     return Pool(
         members=tuple(kept),
@@ -266,10 +263,11 @@ def summary_of(left_out: Sequence[LeftOut]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for each in left_out:
         by_reason.setdefault(each.reason, []).append(each.name)
-    return [
-        f"{reason}: {', '.join(names[:NAMED_COUNT_MAX])}{f' and {more} more' if (more := len(names) - NAMED_COUNT_MAX) > 0 else ''}"
-        for reason, names in by_reason.items()
-    ]
+    lines = []
+    for reason, names in by_reason.items():
+        more = len(names) - NAMED_COUNT_MAX
+        lines.append(f"{reason}: {', '.join(names[:NAMED_COUNT_MAX])}{f' and {more} more' if more > 0 else ''}")
+    return lines
 
 
 def _member(entry: Listed, found: _MeasuredModel, latencies: Mapping[str, AssumedLatency]) -> Member:
@@ -296,7 +294,7 @@ def _measured_models(data: Dataset, source: str, model: QualityModel) -> tuple[l
         coverage = float(np.isfinite(data.quality[in_source, column]).mean())
         profile = profile_of_pair.get(pair) or profile_of_name.get(normalised(name))
         if profile is None:
-            left_out.append(LeftOut(name, "the artifact does not know it"))
+            left_out.append(LeftOut(name, "the artifact does not know the model"))
         elif coverage < POOL_COVERAGE_MIN:
             left_out.append(LeftOut(name, f"it answered less than {POOL_COVERAGE_MIN:.0%} of the prompts"))
         else:
@@ -313,15 +311,28 @@ def _names_of(name: str, profile: Profile) -> tuple[str, ...]:
     return tuple(dict.fromkeys((own, own.partition("@")[0], *others)))
 
 
-def _column_of(entry: Listed, measured: Sequence[_MeasuredModel], model: QualityModel) -> _MeasuredModel | None:
-    """What the data measured of a catalog's model: what is called so there, else what is the same LLM."""
-    names = (normalised(entry.quality_model), normalised(entry.endpoint.model))
-    exact = [each for each in measured if each.names[0] in names]
-    alike = [each for each in measured if set(names) & set(each.names)]
-    found = next(iter(exact or alike), None)
-    if found is None or entry.quality_model not in model.models:
-        return found
-    return replace(found, quality_model=entry.quality_model)
+def _matched(
+    listed: Sequence[Listed], measured: Sequence[_MeasuredModel], model: QualityModel
+) -> tuple[list[tuple[Listed, _MeasuredModel]], list[LeftOut]]:
+    """A catalog's endpoints with what the data measured of their models, and why the others are left out.
+
+    A model is found by its own name, else by another of the same LLM. It is predicted as a server would: by the name that
+    the catalog gives it.
+    """
+    found: list[tuple[Listed, _MeasuredModel]] = []
+    left_out: list[LeftOut] = []
+    for entry in listed:
+        names = {normalised(entry.quality_model), normalised(entry.endpoint.model)}
+        exact = (each for each in measured if each.names[0] in names)
+        alike = (each for each in measured if names & set(each.names))
+        match = next(exact, None) or next(alike, None)
+        if normalised(entry.quality_model) not in model.models:
+            left_out.append(LeftOut(entry.endpoint.name, _NOT_KNOWN))
+        elif match is None:
+            left_out.append(LeftOut(entry.endpoint.name, _NOT_MEASURED))
+        else:
+            found.append((entry, replace(match, quality_model=entry.quality_model)))
+    return found, left_out
 
 
 def _listed_of(data: Dataset, measured: _MeasuredModel, source: str, prices: Mapping[str, TokenPrices]) -> Listed:

@@ -67,9 +67,9 @@ def x_text(axis: Axis, value: float, *, unit: bool = True) -> str:
             return f"{value:.3g} ms" if unit else f"{value:.3g}"
 
 
-def percent(share: float) -> str:
-    """A share of 1, to a tenth of a percent."""
-    return f"{100.0 * share:.1f} %" if isfinite(share) else UNKNOWN
+def percent(share: float, *, digit_count: int = 1) -> str:
+    """A share of 1, to a tenth of a percent unless told otherwise."""
+    return f"{100.0 * share:.{digit_count}f} %" if isfinite(share) else UNKNOWN
 
 
 def quality_range(quality: Measured) -> str:
