@@ -14,9 +14,9 @@ from pointsman_server.errors import InvalidRequestError
 from pointsman_server.quality.artifact import builtin_artifact_path, load
 from pointsman_server.quality.model import QualityModel
 from pointsman_server.training.dataset import Dataset, load_dataset
-from pointsman_server.training.frontier import POINTED_OUT_COUNT_MAX, Frontier, Plan, compute
+from pointsman_server.training.frontier import POINTED_OUT_COUNT_MAX, Frontier, Plan, _Means, _pointed_out, compute
 from pointsman_server.training.frontier_fields import frontier_fields
-from pointsman_server.training.frontier_grid import Family, router_grid, spread_weights
+from pointsman_server.training.frontier_grid import Family, RouterText, router_grid, spread_weights
 from pointsman_server.training.frontier_pool import Axis, Doubles, FrontierError, Pool, TokenPrices, build_pool
 from pointsman_server.training.frontier_questions import (
     Selection,
@@ -284,6 +284,25 @@ class TestFrontier:
         """The plot can be drawn again."""
         again = compute(data, pool, model, PLAN, lambda _share: None)
         assert frontier_fields(again) == frontier_fields(frontier)
+
+
+@pytest.mark.parametrize(
+    ("x", "quality", "pointed_out"),
+    [
+        (2.0, 0.75, True),  # nothing is as good for less
+        (1.0, 0.5, True),  # as good as the cheap endpoint
+        (0.995, 0.4, False),  # saves half a percent for ten points
+        (2.5, 0.59, False),  # a random mix of the two endpoints reaches 0.65
+        (4.5, 0.8, False),  # the dear endpoint does it for less
+    ],
+)
+def test_only_what_nothing_beats_is_pointed_out(x: float, quality: float, *, pointed_out: bool) -> None:
+    """Between a cheap and a dear endpoint, a router is lettered if no endpoint, no mix of them and no other router is
+    better at its place, a hundredth of x aside; the user's own is lettered in any case."""
+    columns = np.array([1.0, 4.0, 2.5, 2.0, x]), np.array([0.5, 0.8, 0.65, 0.9, quality])
+    means = _Means(2, columns[1], columns[0], columns[1][np.newaxis], columns[0][np.newaxis])
+    for family, expected in ((Family.WEIGHT, pointed_out), (Family.GIVEN, True)):
+        assert bool(_pointed_out([RouterText("router@q:1", family)], means)) is expected
 
 
 def test_a_perfect_prediction_finds_the_frontier() -> None:

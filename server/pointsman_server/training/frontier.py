@@ -46,6 +46,8 @@ POINTED_OUT_DISTANCE_MIN = 0.07
 """Share of the plot by which they lie apart, so that their stars do not touch."""
 LINEAR_RATIO_MAX = 8.0
 """Beyond this ratio of its ends an axis is logarithmic: a linear one would crowd the cheap half into an eighth."""
+NEGLIGIBLE_X_SHARE = 0.01
+"""Nobody gives up quality to save this share of what it takes, so a router that saves no more is no choice."""
 ROUTED_MIN = 1.0 - 1e-9
 """Sum of the probabilities of a prompt that is routed, but for rounding."""
 
@@ -297,10 +299,13 @@ def _pointed_out(routers: Sequence[RouterText], selected: _Means) -> frozenset[i
     cornered, others = [], []
     for index in sorted(set(range(len(routers))) - set(chosen)):
         own_x, own_quality = selected.x[selected.first_router + index], selected.quality[selected.first_router + index]
-        no_worse = (x <= own_x) & (quality >= own_quality)
+        better = (x <= own_x * (1.0 + NEGLIGIBLE_X_SHARE)) & (quality > own_quality)
+        cheaper = (x < own_x * (1.0 - NEGLIGIBLE_X_SHARE)) & (quality >= own_quality)
+        if (better | cheaper).any():
+            continue
         if (float(own_x), float(own_quality)) in corners:
             cornered.append(index)
-        elif own_quality >= heights[index] and not (no_worse & ((x < own_x) | (quality > own_quality))).any():
+        elif own_quality >= heights[index]:
             others.append(index)
     for group in (cornered, others):
         chosen += _farthest(group, chosen, places, count_max=POINTED_OUT_COUNT_MAX - len(chosen))
