@@ -75,11 +75,11 @@ class Canvas:
     @property
     def frame(self) -> Box:
         """Where the plot lies, with the strip above it."""
-        top = 44.0 + LEGEND_ROW_HEIGHT * len(_legend_rows(self)) + (TITLE_HEIGHT if self.has_title else 0.0)
+        top = 54.0 + LEGEND_ROW_HEIGHT * len(_legend_rows(self)) + (TITLE_HEIGHT if self.has_title else 0.0)
         return Box(LEFT_EDGE + 38.0, top, self.width - 26.0, self.height - 52.0)
 
 
-PICTURE = Canvas(1000.0, 640.0, has_title=True, has_key=True)
+PICTURE = Canvas(1040.0, 650.0, has_title=True, has_key=True)
 PAGE = Canvas(800.0, 560.0, has_title=False, has_key=False)
 
 
@@ -232,7 +232,7 @@ def _legend(layout: _Layout) -> str:
     canvas = layout.canvas
     parts = []
     for row, entries in enumerate(_legend_rows(canvas)):
-        y = canvas.frame.top - 30.0 - LEGEND_ROW_HEIGHT * (len(_legend_rows(canvas)) - 1 - row)
+        y = canvas.frame.top - 42.0 - LEGEND_ROW_HEIGHT * (len(_legend_rows(canvas)) - 1 - row)
         for kind, words, x in entries:
             parts.append(_legend_mark(kind, x + 7.0, y - 4.0))
             parts.append(f'<text class="legend" x="{x + 20:.1f}" y="{y:.1f}">{words}</text>')
@@ -290,7 +290,7 @@ def _axes(layout: _Layout) -> str:
         f'<text class="axis-title" text-anchor="middle" x="{middle:.1f}" y="{frame.bottom + 40:.1f}">{escape(words)}</text>'
     )
     top = layout.canvas.frame.top
-    parts.append(f'<text class="axis-title" x="{LEFT_EDGE:.1f}" y="{top - 6:.1f}">quality, mean in %</text>')
+    parts.append(f'<text class="axis-title" x="{LEFT_EDGE:.1f}" y="{top - 15:.1f}">quality, mean in %</text>')
     if layout.has_strip:
         y = frame.top - 6.0
         parts += [
@@ -417,7 +417,7 @@ def _key(layout: _Layout) -> str:
     """The routers that are pointed out, a line each, below the plot."""
     frontier, left = layout.frontier, LEFT_EDGE
     right = layout.canvas.width - 26.0
-    columns = (left, left + 24.0, right - 450.0, right - 300.0, right - 155.0, right)
+    columns = (left, left + 24.0, right - 485.0, right - 325.0, right - 160.0, right)
     y = layout.canvas.height + 32.0
     short = AXIS_WORDS[frontier.axis].short
     header = ("", "router", "quality, %", "over best single", f"{short} (of best single's)", "over random mix")
