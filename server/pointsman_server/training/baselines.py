@@ -8,6 +8,7 @@ in the prompt's category, or its mean among prompts of that length.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +91,8 @@ class Configurations:
 def configurations(
     expected_quality: Doubles, expected_cost_usd: Doubles, *, quality: Doubles, cost_usd: Doubles
 ) -> Configurations:
-    """What comes of calling the model with the highest expected quality - price x expected cost, over all prices.
+    """What comes of calling the model with the highest expected quality - price x expected cost, over all prices that
+    change a choice.
 
     Args:
         expected_quality: what the router knows of each prompt and model beforehand.
@@ -98,12 +100,12 @@ def configurations(
         quality: what came of it.
         cost_usd: what it cost.
     """
-    choices = [
-        best(expected_quality - price * expected_cost_usd) for price in _prices_of_a_dollar(expected_cost_usd)
-    ] + [cheapest(expected_cost_usd)]
+    choices = [best(expected_quality - price * expected_cost_usd) for price in _prices_of_a_dollar(expected_cost_usd)]
+    choices.append(cheapest(expected_cost_usd))
+    distinct = choices[:1] + [after for before, after in pairwise(choices) if not np.array_equal(before, after)]
     return Configurations(
-        quality=np.column_stack([chosen(quality, choice) for choice in choices]),
-        cost_usd=np.column_stack([chosen(cost_usd, choice) for choice in choices]),
+        quality=np.column_stack([chosen(quality, choice) for choice in distinct]),
+        cost_usd=np.column_stack([chosen(cost_usd, choice) for choice in distinct]),
     )
 
 

@@ -21,7 +21,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pointsman_server.training.tables import SUFFIXES, DatasetError, Faults, Strings, Table, read_table, row_name, shown
+from pointsman_server.training.tables import (
+    SUFFIXES,
+    DatasetError,
+    Doubles,
+    Faults,
+    Strings,
+    Table,
+    read_table,
+    row_name,
+    shown,
+)
 from pointsman_server.training.wide import read_wide
 
 __all__ = (
@@ -117,6 +127,18 @@ class Dataset:
         rows = self.where(np.isin(self.sources, list(sources)))
         return rows.of_endpoints([index for index, (source, _) in enumerate(self.endpoints) if source in sources])
 
+    def from_known_sources(self, sources: Sequence[str]) -> Dataset:
+        """Likewise, of sources that somebody named.
+
+        Raises:
+            DatasetError: there is no such source.
+        """
+        present = sorted(set(self.sources))
+        for name in sources:
+            if name not in present:
+                raise DatasetError(f"the data has no source {name}; it has {', '.join(present)}")
+        return self.from_sources(sources)
+
     def of_endpoints(self, columns: Sequence[int]) -> Dataset:
         """Every prompt, with these columns alone."""
         matrices = {name: getattr(self, name)[:, columns] for name in _MATRIX_FIELDS}
@@ -199,7 +221,7 @@ def assembled(prompts: Table, outcomes: Table) -> Dataset:
     faults = Faults()
     ids = prompts.texts("prompt_id", faults)
     texts = prompts.texts("prompt", faults)
-    prompts.check(np.array([bool(text.strip()) for text in texts], dtype=np.bool_), "prompt", "a prompt", faults)
+    prompts.check_prompts(texts, faults)
     keys = _or_else(prompts.texts("dedupe_key", faults, absent=""), (_digest(text) for text in texts))
     splits = _splits(prompts, keys, faults)
     row_of = _unique_rows(prompts, ids, faults)
@@ -208,8 +230,7 @@ def assembled(prompts: Table, outcomes: Table) -> Dataset:
     rows = _rows_of_outcomes(outcomes, row_of, prompts.file, faults)
     sources = _sources(outcomes, rows, told["source"], faults)
     endpoints, columns = _endpoints(outcomes, rows, sources, faults)
-    faults.raise_if_any()
-    matrices = _matrices(outcomes, rows, columns, (len(ids), len(endpoints)), faults)
+    measured = _measured(outcomes, faults)
     faults.raise_if_any()
     return Dataset(
         prompt_ids=ids,
@@ -221,7 +242,7 @@ def assembled(prompts: Table, outcomes: Table) -> Dataset:
         tags=np.array([",".join(tags.replace(",", " ").split()) for tags in told["tags"]], dtype=np.object_),
         splits=splits,
         endpoints=endpoints,
-        **matrices,
+        **{name: _matrix(values, rows, columns, (len(ids), len(endpoints))) for name, values in measured.items()},
     )
 
 
@@ -297,23 +318,21 @@ def _endpoints(
     return endpoints, columns
 
 
-def _matrices(
-    outcomes: Table,
-    rows: npt.NDArray[np.intp],
-    columns: npt.NDArray[np.intp],
-    shape: tuple[int, int],
-    faults: Faults,
-) -> dict[str, Matrix]:
-    """What was measured, by prompt and endpoint."""
+def _measured(outcomes: Table, faults: Faults) -> dict[str, Doubles]:
+    """What was measured of each outcome, by the name of its matrix."""
     quality = outcomes.measurements("quality", faults, value_max=1.0, known=True)
     found = {name: outcomes.measurements(name, faults) for name in OUTCOME_MEASURES}
     estimated = found.pop("output_chars") / CHARACTERS_PER_TOKEN
     found["output_tokens"] = np.where(np.isnan(found["output_tokens"]), estimated, found["output_tokens"])
-    matrices = {}
-    for name, values in ({"quality": quality} | found).items():
-        matrices[name] = np.full(shape, np.nan, dtype=np.float32)
-        matrices[name][rows, columns] = values
-    return matrices
+    return {"quality": quality} | found
+
+
+def _matrix(
+    values: Doubles, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], shape: tuple[int, int]
+) -> Matrix:
+    matrix = np.full(shape, np.nan, dtype=np.float32)
+    matrix[rows, columns] = values
+    return matrix
 
 
 def _or_else(texts: Strings, others: Iterable[str]) -> Strings:

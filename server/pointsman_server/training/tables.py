@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -146,6 +147,10 @@ class Table:
         for row in np.flatnonzero(~valid).tolist():
             faults.add(f"{self.place(row, column)}: {shown(self.columns[column][row], column)} is not {expected}")
 
+    def check_prompts(self, texts: Strings, faults: Faults) -> None:
+        """Adds a fault for each prompt without a word."""
+        self.check(np.array([bool(text.strip()) for text in texts], dtype=np.bool_), "prompt", "a prompt", faults)
+
 
 def place(file: str, number: int, column: str) -> str:
     """Where a fault is: the file, the row or the line, the column."""
@@ -243,6 +248,18 @@ def column_names(path: Path) -> tuple[str, ...]:
     return tuple(next((cells for _, cells in read_rows(path)), {}))
 
 
+def row_count(path: Path) -> int:
+    """How many rows a file has, blank lines aside; of CSV the lines.
+
+    Raises:
+        DatasetError: it can't be read.
+    """
+    if path.suffix == ".parquet":
+        with _opened_parquet(path) as file:
+            return int(file.metadata.num_rows)
+    return sum(1 for line in _lines(path) if line.strip())
+
+
 def _parquet_rows(path: Path, columns: Callable[[Sequence[str]], Sequence[str]] | None = None) -> Iterator[Row]:
     with _opened_parquet(path) as file:
         wanted = None if columns is None else list(columns(file.schema_arrow.names))
@@ -316,7 +333,7 @@ def _opened_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
 def _unreadable(path: Path, error: Exception) -> DatasetError:
     """Arrow raises an OSError without a number where a file is damaged."""
     if isinstance(error, OSError) and error.errno is not None:
-        return DatasetError(f"{path}: can't be read ({error.strerror})")
+        return DatasetError(f"{path}: can't be read ({os.strerror(error.errno)})")
     return DatasetError(f"{path} is not a parquet file, or a damaged one")
 
 
