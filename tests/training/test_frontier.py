@@ -13,11 +13,12 @@ from pointsman_server.decision.router_string import RouterStringError, parse_rou
 from pointsman_server.errors import InvalidRequestError
 from pointsman_server.quality.artifact import builtin_artifact_path, load
 from pointsman_server.quality.model import QualityModel
+from pointsman_server.training.costs import Price
 from pointsman_server.training.dataset import Dataset, load_dataset
 from pointsman_server.training.frontier import POINTED_OUT_COUNT_MAX, Frontier, Plan, _Means, _pointed_out, compute
 from pointsman_server.training.frontier_fields import frontier_fields
 from pointsman_server.training.frontier_grid import Family, RouterText, router_grid, spread_weights
-from pointsman_server.training.frontier_pool import Axis, Doubles, FrontierError, Pool, TokenPrices, build_pool
+from pointsman_server.training.frontier_pool import Axis, Doubles, FrontierError, Pool, build_pool
 from pointsman_server.training.frontier_questions import (
     Selection,
     candidates_of,
@@ -30,9 +31,9 @@ from pointsman_server.training.frontier_questions import (
 from training.frontier_samples import write_questions
 
 PRICES = {
-    "gpt-4o": TokenPrices(2.5, 10.0),
-    "gpt-4o-mini": TokenPrices(0.15, 0.6),
-    "llama-3.1-8b-instruct": TokenPrices(0.05, 0.08),
+    "gpt-4o": Price(2.5, 10.0),
+    "gpt-4o-mini": Price(0.15, 0.6),
+    "llama-3.1-8b-instruct": Price(0.05, 0.08),
 }
 PLAN = Plan(Axis.COST, "own", "test", given=("gpt-4o-mini@own",), prompt_count_max=150)
 

@@ -12,14 +12,15 @@ from pointsman_server.decision.router_string import parse_router_string
 from pointsman_server.decision.types import Endpoint, SearchSpace
 from pointsman_server.quality.artifact import builtin_artifact_path, load
 from pointsman_server.quality.model import QualityModel
+from pointsman_server.training.costs import Price
 from pointsman_server.training.dataset import Dataset, load_dataset
+from pointsman_server.training.frontier_latencies import read_latencies
 from pointsman_server.training.frontier_pool import (
     AssumedLatency,
     Axis,
     FrontierError,
     Listed,
     Pool,
-    TokenPrices,
     build_pool,
     choose_source,
     facts_of,
@@ -29,16 +30,15 @@ from pointsman_server.training.frontier_pool import (
     restricted,
     restriction_of,
 )
-from pointsman_server.training.frontier_tables import read_latencies, read_prices
 from pointsman_server.training.tables import DatasetError
 from strategies import endpoints as some_endpoints
 from strategies import spaces
 from training.frontier_samples import GOOD, PROMPT_COUNT, outcome_columns, prompt_columns, write_questions
 
 PRICES = {
-    "gpt-4o": TokenPrices(2.5, 10.0),
-    "gpt-4o-mini": TokenPrices(0.15, 0.6),
-    "llama-3.1-8b-instruct": TokenPrices(0.05, 0.08),
+    "gpt-4o": Price(2.5, 10.0),
+    "gpt-4o-mini": Price(0.15, 0.6),
+    "llama-3.1-8b-instruct": Price(0.05, 0.08),
 }
 
 
@@ -59,7 +59,7 @@ def pool_of(
     model: QualityModel,
     *,
     listed: list[Listed] | None = None,
-    prices: dict[str, TokenPrices] | None = None,
+    prices: dict[str, Price] | None = None,
     latencies: dict[str, AssumedLatency] | None = None,
     chosen: frozenset[str] = frozenset(),
     axis: Axis = Axis.COST,
@@ -115,8 +115,8 @@ def test_costs_of_the_data_imply_prices(tmp_path: Path, model: QualityModel) -> 
     data = load_dataset(write_questions(tmp_path, cost_usd=list(costs)))
     found = implied_prices(data, 0)
     assert found is not None
-    assert found.input_usd_per_mtok == pytest.approx(3.0, rel=1e-3)
-    assert found.output_usd_per_mtok == pytest.approx(12.0, rel=1e-3)
+    assert found.input_usd_per_1m == pytest.approx(3.0, rel=1e-3)
+    assert found.output_usd_per_1m == pytest.approx(12.0, rel=1e-3)
     pool = pool_of(data, model, prices={})
     assert pool.has_own_costs
     every = np.arange(PROMPT_COUNT)
@@ -128,8 +128,8 @@ def test_an_implied_price_is_never_below_zero(tmp_path: Path) -> None:
     costs = (20.0 * tokens("output") - 3.0 * tokens("input")) / 1e6
     found = implied_prices(load_dataset(write_questions(tmp_path, cost_usd=list(np.maximum(costs, 0.0)))), 0)
     assert found is not None
-    assert found.input_usd_per_mtok == 0.0
-    assert found.output_usd_per_mtok == pytest.approx(20.0, rel=0.05)
+    assert found.input_usd_per_1m == 0.0
+    assert found.output_usd_per_1m == pytest.approx(20.0, rel=0.05)
 
 
 def test_latencies_of_whole_answers_imply_both_kinds(tmp_path: Path, model: QualityModel) -> None:
@@ -148,7 +148,7 @@ def test_what_is_missing_is_said(questions: Dataset, model: QualityModel) -> Non
     with pytest.raises(FrontierError, match=r"needs 2 endpoints, and has 0.*\n.*--latency, --server, or latency_s"):
         pool_of(questions, model, axis=Axis.TTFT)
     with pytest.raises(FrontierError, match="--prices, --config, --server, or cost_usd"):
-        pool_of(questions, model, prices={"somebody-else": TokenPrices(1.0, 1.0)})
+        pool_of(questions, model, prices={"somebody-else": Price(1.0, 1.0)})
 
 
 def test_given_latencies_are_taken(questions: Dataset, model: QualityModel) -> None:
@@ -237,14 +237,13 @@ def test_a_restricted_router_looks_where_both_allow(own: SearchSpace, other: Sea
     assert parse_router_string(str(both)) == both
 
 
-def test_prices_and_latencies_are_read_from_small_tables(tmp_path: Path) -> None:
-    """A price holds for a model whatever its vendor and case; a latency is in ms; the last line for a name counts."""
-    prices = tmp_path / "prices.csv"
-    prices.write_text("model,usd_per_1m_input,usd_per_1m_output,note\nA/GPT-4o,9,9,\nopenai/gpt-4o,2.5,10,list\n")
-    assert read_prices(prices) == {"gpt-4o": TokenPrices(2.5, 10.0)}
-    latencies = tmp_path / "latencies.csv"
-    latencies.write_text("endpoint,ttft_ms,inter_token_latency_ms\ngpt-4o@openai,420,16\nGPT-4o-mini,380,12.5\n")
-    assert read_latencies(latencies) == {
+def test_latencies_are_read_from_a_small_table(tmp_path: Path) -> None:
+    """A latency is in ms and holds for an endpoint, or for a model whatever its case; the last line for a name counts."""
+    path = tmp_path / "latencies.csv"
+    path.write_text(
+        "endpoint,ttft_ms,inter_token_latency_ms,note\ngpt-4o@openai,9,9,old\ngpt-4o@openai,420,16,\nGPT-4o-mini,380,12.5,\n"
+    )
+    assert read_latencies(path) == {
         "gpt-4o@openai": AssumedLatency(0.42, 0.016),
         "gpt-4o-mini": AssumedLatency(0.38, 0.0125),
     }
@@ -253,22 +252,19 @@ def test_prices_and_latencies_are_read_from_small_tables(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model,usd_per_1m_input\ngpt-4o,1\n", "column usd_per_1m_output is missing; required are model, "),
+        ("endpoint,ttft_ms\ngpt-4o,1\n", "column inter_token_latency_ms is missing; required are endpoint, "),
         (
-            "model,usd_per_1m_input,usd_per_1m_output\ngpt-4o,-1,2\n",
-            r"line 2, column usd_per_1m_input: '-1' is not a num",
+            "endpoint,ttft_ms,inter_token_latency_ms\ngpt-4o,-1,2\n",
+            "line 2, column ttft_ms: '-1' is not a number from 0",
         ),
-        (
-            "model,usd_per_1m_input,usd_per_1m_output\ngpt-4o,1,free\n",
-            "column usd_per_1m_output: 'free' is not a number",
-        ),
-        ("model,usd_per_1m_input,usd_per_1m_output\n,1,2\n", "line 2, column model: null is not a name"),
-        ("model,usd_per_1m_input,usd_per_1m_output\n", "has no line below its first"),
+        ("endpoint,ttft_ms,inter_token_latency_ms\ngpt-4o,1,fast\n", "inter_token_latency_ms: 'fast' is not a number"),
+        ("endpoint,ttft_ms,inter_token_latency_ms\n,1,2\n", "line 2, column endpoint: null is not a name"),
+        ("endpoint,ttft_ms,inter_token_latency_ms\n", "has no line below its first"),
     ],
 )
-def test_a_fault_of_a_table_names_line_and_column(tmp_path: Path, text: str, message: str) -> None:
-    """What is wrong with a list of prices is said with the place and what would be right."""
-    path = tmp_path / "prices.csv"
+def test_a_fault_of_the_table_names_line_and_column(tmp_path: Path, text: str, message: str) -> None:
+    """What is wrong with latencies is said with the place and what would be right."""
+    path = tmp_path / "latencies.csv"
     path.write_text(text)
     with pytest.raises(DatasetError, match=message):
-        read_prices(path)
+        read_latencies(path)

@@ -17,13 +17,14 @@ from pointsman_server.decision.resolve import DEFAULT_ROUTER_NAME
 from pointsman_server.decision.router_string import RouterStringError
 from pointsman_server.errors import ArtifactError, InvalidRequestError
 from pointsman_server.quality.artifact import builtin_artifact_path, load
+from pointsman_server.training.costs import read_prices
 from pointsman_server.training.dataset import DatasetError, load_dataset
 from pointsman_server.training.frontier import Frontier, Plan, compute
 from pointsman_server.training.frontier_fields import frontier_fields
+from pointsman_server.training.frontier_latencies import read_latencies
 from pointsman_server.training.frontier_page import page_html
 from pointsman_server.training.frontier_picture import picture_png, picture_svg
 from pointsman_server.training.frontier_pool import Axis, FrontierError, Pool, build_pool, choose_source, summary_of
-from pointsman_server.training.frontier_tables import read_latencies, read_prices
 from pointsman_server.training.frontier_words import (
     AXIS_WORDS,
     endpoint_labels,

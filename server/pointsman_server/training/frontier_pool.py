@@ -31,6 +31,7 @@ from pointsman_server.decision.types import (
 )
 from pointsman_server.errors import PointsmanError
 from pointsman_server.quality.model import Profile, QualityModel, normalised
+from pointsman_server.training.costs import Price, Prices
 from pointsman_server.training.dataset import Dataset
 from pointsman_server.training.evaluate import POOL_COVERAGE_MIN
 
@@ -151,14 +152,6 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenPrices:
-    """List prices, USD per million tokens."""
-
-    input_usd_per_mtok: float
-    output_usd_per_mtok: float
-
-
-@dataclass(frozen=True, slots=True)
 class AssumedLatency:
     """What an endpoint's latency is taken to be, seconds."""
 
@@ -210,7 +203,7 @@ def build_pool(
     model: QualityModel,
     *,
     listed: Sequence[Listed] | None,
-    prices: Mapping[str, TokenPrices],
+    prices: Prices,
     latencies: Mapping[str, AssumedLatency],
     chosen: frozenset[str],
     axis: Axis,
@@ -335,7 +328,7 @@ def _matched(
     return found, left_out
 
 
-def _listed_of(data: Dataset, measured: _MeasuredModel, source: str, prices: Mapping[str, TokenPrices]) -> Listed:
+def _listed_of(data: Dataset, measured: _MeasuredModel, source: str, prices: Prices) -> Listed:
     """The endpoint that the data's own model is, with its prices and latencies as far as they are known."""
     model, _, provider = measured.name.partition("@")
     priced = next((prices[name] for name in measured.names if name in prices), None)
@@ -344,8 +337,8 @@ def _listed_of(data: Dataset, measured: _MeasuredModel, source: str, prices: Map
     endpoint = Endpoint(
         model=_catalog_name(model),
         provider=_catalog_name(provider or source),
-        input_price_usd_per_mtok=None if priced is None else priced.input_usd_per_mtok,
-        output_price_usd_per_mtok=None if priced is None else priced.output_usd_per_mtok,
+        input_price_usd_per_mtok=None if priced is None else priced.input_usd_per_1m,
+        output_price_usd_per_mtok=None if priced is None else priced.output_usd_per_1m,
     )
     implied = implied_latency(data, measured.column)
     return Listed(endpoint, measured.quality_model, NEVER_OBSERVED if implied is None else implied.runtime)
@@ -355,7 +348,7 @@ def _catalog_name(text: str) -> str:
     return _FOREIGN_CHARACTERS.sub("-", text).lstrip("._/:-") or "unnamed"
 
 
-def implied_prices(data: Dataset, column: int) -> TokenPrices | None:
+def implied_prices(data: Dataset, column: int) -> Price | None:
     """The prices that a model's costs imply, by least squares over its tokens; None without costs or lengths."""
     output = data.output_tokens[:, column].astype(np.float64)
     cost = data.cost_usd[:, column].astype(np.float64)
@@ -364,7 +357,7 @@ def implied_prices(data: Dataset, column: int) -> TokenPrices | None:
         return None
     inputs = input_token_counts(data, known, column)
     fitted = _not_negative_fit(np.column_stack([inputs, output[known]]), cost[known] * 1e6)
-    return TokenPrices(*fitted)
+    return Price(*fitted)
 
 
 def implied_latency(data: Dataset, column: int) -> AssumedLatency | None:
