@@ -73,6 +73,11 @@ stubs: $(STAMP) ## Generates client/python/pointsman/v1 from proto/.
 artifact: $(STAMP) ## Trains the shipped quality model anew. DATA=folder of prompts.parquet and outcomes.parquet.
 	@$(BIN)/python -m pointsman_server.training.build --data $(DATA) --out server/pointsman_server/quality/builtin
 
+.PHONY: frontier
+frontier: $(STAMP) ## Draws the pictures of docs/frontier.md anew. DATA=folder of prompts, outcomes and model_prices.csv.
+	@$(BIN)/pointsman frontier --data $(DATA) --source llmrouter --prices $(DATA)/model_prices.csv --x price --out docs/frontier-llmrouter.png
+	@$(BIN)/pointsman frontier --data $(DATA) --source zeroeval --prices $(DATA)/model_prices.csv --x cost --out docs/frontier-zeroeval.png
+
 .PHONY: bench-overhead
 bench-overhead: $(STAMP) ## Measures what Route and Complete cost, beside a bare gRPC echo and a bare httpx call.
 	@$(BIN)/python benchmarks/overhead.py $(ARGS)

@@ -18,8 +18,7 @@ from pointsman_server.cli.exit import EXIT_FAILURE, EXIT_INTERRUPTED, CommandErr
 Run = Callable[[Namespace, Mapping[str, str]], int]
 """What a command does with its arguments and the environment; gives the exit code."""
 
-
-_TRAIN_PACKAGES = frozenset({"pyarrow", "tokenizers", "wordllama"})
+_TRAIN_PACKAGES = frozenset({"pyarrow", "resvg_py", "tokenizers", "wordllama"})
 """What only the installation for training brings."""
 
 

@@ -45,6 +45,7 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_command(commands, "routers", "list the named routers", remote)
     _add_command(commands, "health", "tell whether a server takes calls, for probes", remote)
     _add_benchmark(commands)
+    _add_frontier(commands)
     _add_catalog(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -75,6 +76,13 @@ def _remote_options(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         default=environment.get(SERVER_VARIABLE, DEFAULT_SERVER),
         help=f"the server to talk to (default: ${SERVER_VARIABLE}, or {DEFAULT_SERVER})",
     )
+    _add_connection(group)
+    options.add_argument("--json", action="store_true", help="print JSON, for programs")
+    return options
+
+
+def _add_connection(group: _Group) -> None:
+    """How a server is talked to."""
     group.add_argument(
         "--api-key-env",
         metavar="NAME",
@@ -88,8 +96,6 @@ def _remote_options(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         type=_positive_seconds,
         help="the deadline (default: 10, for an answer 600, for health 3, for a watch none)",
     )
-    options.add_argument("--json", action="store_true", help="print JSON, for programs")
-    return options
 
 
 def _add_serve(commands: _Commands) -> None:
@@ -207,6 +213,50 @@ def _add_benchmark_scoring(scoring: _Group) -> None:
     scoring.add_argument("--judge", metavar="ENDPOINT", help="who judges, for judge and pairwise")
     scoring.add_argument("--judge-temperature", metavar="T", type=_non_negative, help="of the judge (default: its own)")
     scoring.add_argument("--baseline", metavar="ENDPOINT", help="whose answers pairwise compares the others with")
+
+
+def _add_frontier(commands: _Commands) -> None:
+    frontier = _add_command(commands, "frontier", "draw quality against cost or latency, of endpoints and of routers")
+    frontier.add_argument(
+        "--data", metavar="DIR", type=Path, required=True, help="labelled prompts: prompts.parquet and outcomes.parquet"
+    )
+    frontier.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help="where to draw: a name that ends in .html, .svg or .png"
+    )
+    frontier.add_argument(
+        "--artifact",
+        metavar="DIR",
+        type=Path,
+        default=Path("builtin"),
+        help="the quality artifact (default: builtin, the shipped one)",
+    )
+    frontier.add_argument("--json", metavar="FILE", type=Path, help="write the numbers too")
+    frontier.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    frontier.add_argument("--source", metavar="NAME", help="whose prompts, where the data comes from several sources")
+    frontier.add_argument(
+        "--x", choices=("cost", "price", "ttft", "itl"), default="cost", help="against what (default: cost)"
+    )
+    frontier.add_argument(
+        "--pool", metavar="NAMES", default="default", help="only these models or endpoints, by commas (default: all)"
+    )
+    frontier.add_argument(
+        "--router", metavar="ROUTER", action="append", help="draw this router too; may be given again"
+    )
+    frontier.add_argument("--prompts", metavar="N", type=_count, default=2000, help="at most this many (default: 2000)")
+    frontier.add_argument("--seed", metavar="N", type=int, default=0, help="of the prompts' draw and of the intervals")
+    _add_frontier_catalog(frontier)
+
+
+def _add_frontier_catalog(frontier: argparse.ArgumentParser) -> None:
+    endpoints = frontier.add_argument_group(
+        "endpoints", "by default those of the data, with the prices its costs imply"
+    )
+    origin = endpoints.add_mutually_exclusive_group()
+    origin.add_argument("--prices", metavar="FILE", type=Path, help="list prices of the data's models, as CSV")
+    origin.add_argument("--config", metavar="FILE", type=Path, help="the endpoints of this configuration")
+    origin.add_argument("--server", metavar="HOST:PORT", help="the endpoints of this server, with its live latencies")
+    endpoints.add_argument("--latency", metavar="FILE", type=Path, help="latencies that you measured or assume, as CSV")
+    _add_connection(endpoints)
 
 
 def _add_catalog(commands: _Commands) -> None:
