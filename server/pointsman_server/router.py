@@ -185,6 +185,7 @@ class Router:
                         exploration=router.router.exploration,
                         router_name=router.router.name,
                         router_version=router.version,
+                        risk_table=router.quality.risk_table,
                     )
                 )
             routing.decided(decision)
