@@ -96,13 +96,18 @@ def bounds(draw: st.DrawFn) -> Bound:
 @st.composite
 def risk_tables(draw: st.DrawFn) -> RiskTable:
     """A table of three shares and four risks, some of which nothing but the reference meets."""
-    rows = [sorted(draw(st.lists(st.just(ONLY_REFERENCE) | unit, min_size=4, max_size=4))) for _ in range(3)]
-    # Sorting the columns leaves the rows sorted.
-    columns = [sorted(column, reverse=True) for column in zip(*rows, strict=True)]
+    tables = []
+    for _ in range(2):
+        rows = [sorted(draw(st.lists(st.just(ONLY_REFERENCE) | unit, min_size=4, max_size=4))) for _ in range(3)]
+        # Sorting the columns leaves the rows sorted.
+        tables.append(list(zip(*(sorted(column, reverse=True) for column in zip(*rows, strict=True)), strict=True)))
+    few, other = tables
+    many = [tuple(map(min, row, above)) for row, above in zip(other, few, strict=True)]
     return RiskTable(
+        model_counts=(2, 3),
         shares=(0.5, 0.9, 1.0),
         risks=(0.01, 0.05, 0.1, 0.5),
-        gap_max=tuple(zip(*columns, strict=True)),
+        gap_max=(tuple(few), tuple(many)),
         prompt_count=200,
     )
 

@@ -8,6 +8,7 @@ from pointsman_server.decision.risk import ONLY_REFERENCE
 from pointsman_server.training.dataset import Dataset, Strings
 from pointsman_server.training.risk import (
     GAP_MAX,
+    MODEL_COUNTS,
     POOL_COUNT,
     PROMPT_COUNT_MIN,
     RISKS,
@@ -49,19 +50,21 @@ def nearest() -> Doubles:
     return nearest_shortfalls(*world(rng, WORLD_PROMPT_COUNT), rng=rng)
 
 
-@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("model_count", [2, 5])
+@pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
 @pytest.mark.parametrize("risk", [0.05, 0.1, 0.2])
-def test_the_stated_risk_holds(nearest: Doubles, share: float, risk: float) -> None:
+def test_the_stated_risk_holds(nearest: Doubles, model_count: int, share: float, risk: float) -> None:
     """Over 200 draws of held-out and of new prompts, some candidate that passes falls short on no more of the new ones
     than stated, on average and within what chance allows; and on nearly as many: the promise is not bought with
     silence."""
     rng = np.random.default_rng([SEED, round(risk * 100), round(share * 100)])
-    level, wanted = SHARES.index(share), RISKS.index(risk)
+    wanted = RISKS.index(risk)
+    nearest = nearest[:, MODEL_COUNTS.index(model_count), :, SHARES.index(share)]
     realised = []
     for _ in range(DRAW_COUNT):
         drawn = rng.permutation(WORLD_PROMPT_COUNT)[: CALIBRATION_COUNT + TEST_COUNT]
-        gap_max = largest_gaps(nearest[drawn[:CALIBRATION_COUNT], :, level])[wanted]
-        realised.append(float((nearest[drawn[CALIBRATION_COUNT:], :, level] <= gap_max).mean()))
+        gap_max = largest_gaps(nearest[drawn[:CALIBRATION_COUNT]])[wanted]
+        realised.append(float((nearest[drawn[CALIBRATION_COUNT:]] <= gap_max).mean()))
     chance = 3.0 * float(np.std(realised)) / DRAW_COUNT**0.5
     assert np.mean(realised) <= risk + chance
     assert np.mean(realised) >= risk - 2.0 / (CALIBRATION_COUNT + 1) - chance
@@ -69,7 +72,7 @@ def test_the_stated_risk_holds(nearest: Doubles, share: float, risk: float) -> N
 
 def test_the_promise_is_for_whoever_is_picked(nearest: Doubles) -> None:
     """A gap passes only if nobody within it falls short on more prompts than allowed: the count is exact."""
-    few = nearest[:CALIBRATION_COUNT, :, -1]
+    few = nearest[:CALIBRATION_COUNT, 0, :, -1]
     for risk, gap_max in zip(RISKS, largest_gaps(few), strict=True):
         inside, beyond = (few <= gap_max).sum(), (few <= np.nextafter(gap_max, 2.0)).sum()
         allowed = (risk * (CALIBRATION_COUNT + 1) - 1.0) * POOL_COUNT
@@ -99,7 +102,7 @@ class TestCalibrate:
         observed = np.tile([1.0, 0.0], (PROMPT_COUNT_MIN, 1))
         table = calibrate(predicted, observed, named(PROMPT_COUNT_MIN), rng=np.random.default_rng(SEED))
         assert table is not None
-        assert table.risk_of(0.0, share=1.0) > 0.4
+        assert table.risk_of(0.0, share=1.0, model_count=2) > 0.4
 
     def test_the_hardest_source_decides(self) -> None:
         """Each source is calibrated by itself, and the smallest gap of all is taken."""
@@ -116,8 +119,8 @@ class TestCalibrate:
         assert both is not None
         assert alone is not None
         assert both.prompt_count == 120
-        assert alone.gap_max[-1][RISKS.index(0.1)] == GAP_MAX
-        assert both.gap_max[-1][RISKS.index(0.1)] < 0.5
+        assert alone.gap_max[0][-1][RISKS.index(0.1)] == GAP_MAX
+        assert both.gap_max[0][-1][RISKS.index(0.1)] < 0.5
 
     def test_small_sources_are_calibrated_together(self) -> None:
         """Sources with too few prompts make one group if they are enough together, or join the smallest that is."""
@@ -140,7 +143,15 @@ class TestCalibrate:
         table = calibrate(*world(rng, 400), named(400), rng=rng)
         assert table is not None
         index = RISKS.index(0.1)
-        assert table.gap_max[0][index] > table.gap_max[-1][index]
+        assert table.gap_max[0][0][index] > table.gap_max[0][-1][index]
+
+    def test_more_models_fall_short_more_often(self) -> None:
+        """The gap that two models may have is wider than that of nine."""
+        rng = np.random.default_rng(SEED)
+        table = calibrate(*world(rng, 400), named(400), rng=rng)
+        assert table is not None
+        index = RISKS.index(0.1)
+        assert table.gap_max[0][-1][index] > table.gap_max[MODEL_COUNTS.index(9)][-1][index]
 
     def test_the_seed_makes_it_reproducible(self) -> None:
         """The same prompts and seed give the same table."""

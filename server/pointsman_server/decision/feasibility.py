@@ -59,6 +59,8 @@ class Reference(NamedTuple):
 
     model: str
     quality: float
+    model_count: int
+    """Different models of known quality that it is the best of, itself included."""
 
 
 def judge(
@@ -89,7 +91,7 @@ def _reference(drafts: Sequence[Draft]) -> Reference | None:
     if not known:
         return None
     loss, model = min(known)
-    return Reference(model, -loss)
+    return Reference(model, -loss, len({model for _, model in known}))
 
 
 def _structural(
@@ -163,7 +165,7 @@ def _bounds(draft: Draft, bounds: Sequence[Bound], best_quality: float | None) -
         actual = bounded_value(draft, bound, best_quality)
         if actual is None:
             rejections.append(Rejection(RejectionReason.UNKNOWN_VALUE, str(bound), bound))
-        elif not bound.comparison.holds(actual, bound.limit):
+        elif not bound.limits_risk and not bound.comparison.holds(actual, bound.limit):
             rejections.append(Rejection(RejectionReason.BOUND_VIOLATED, str(bound), bound, actual))
     return tuple(rejections)
 
@@ -183,13 +185,15 @@ def _risks(
         if not bound.limits_risk:
             continue
         assert bound.quantile is not None, "a bound that limits a risk states it"
-        if draft.endpoint.model == reference.model:
+        if draft.endpoint.model == reference.model or bound.limit <= 0.0:
+            # Nobody falls short of oneself, or of nothing.
             risk = 0.0
         elif table is None:
             rejections.append(Rejection(RejectionReason.RISK_UNKNOWN, str(bound), bound))
             continue
         else:
-            risk = table.risk_of(max(0.0, reference.quality - draft.quality.mean), share=bound.limit)
+            gap = max(0.0, reference.quality - draft.quality.mean)
+            risk = table.risk_of(gap, share=bound.limit, model_count=reference.model_count)
         highest = risk if highest is None else max(highest, risk)
         if not is_accepted(risk, quantile=bound.quantile):
             rejections.append(Rejection(RejectionReason.RISK_TOO_HIGH, str(bound), bound, risk))
@@ -197,8 +201,8 @@ def _risks(
 
 
 def bounded_value(draft: Draft, bound: Bound, best_quality: float | None) -> float | None:
-    """The value that `bound` limits, in the metric's canonical unit; None when it is unknown. A bound that limits the
-    risk of falling short must hold in expectation too."""
+    """The value that `bound` limits, in the metric's canonical unit; None when it is unknown. Of a bound that limits the
+    risk of falling short it is the expectation, which tells no more than that something is known."""
     if bound.quantile is None or bound.limits_risk:
         value = expectation(draft, bound.metric)
     else:
@@ -233,10 +237,10 @@ def relaxations(drafts: Sequence[Draft]) -> tuple[Relaxation, ...]:
                 assert bound is not None, "a violated bound is named"
                 assert actual is not None, "a violated bound has a value"
                 if rejection.reason is RejectionReason.RISK_TOO_HIGH:
-                    relaxed[bound] = _with_risk(relaxed.get(bound, bound), actual)
+                    relaxed[bound] = _with_risk(bound, actual)
                     distance += _relative_change(actual, 1.0 - (bound.quantile or 0.0))
                 else:
-                    relaxed[bound] = loosened(relaxed.get(bound, bound), actual)
+                    relaxed[bound] = loosened(bound, actual)
                     distance += _relative_change(actual, bound.limit)
             changes = tuple(BoundChange(bound, loose) for bound, loose in relaxed.items())
             found.append(Relaxation(draft.endpoint.name, changes, distance))
@@ -249,9 +253,9 @@ def _relative_change(actual: float, limit: float) -> float:
 
 
 def _with_risk(bound: Bound, risk: float) -> Bound:
-    """`bound` with this risk; without any where it is more than a bound can state."""
+    """`bound` with this risk; where it is more than a bound can state, of a share of nothing, which all reach."""
     if not is_accepted(risk, quantile=QUANTILE_MIN):
-        return replace(bound, quantile=None)
+        return replace(bound, limit=0.0)
     return replace(bound, quantile=round(1.0 - risk, RELAXED_RISK_DIGIT_COUNT))
 
 

@@ -5,9 +5,10 @@ times what the best candidate's answer scores. The best candidate is the one of 
 *reference*; it never falls short of itself, so choosing it is how a router abstains. The *gap* of a candidate is the
 reference's predicted quality minus its own.
 
-The table says, for a share and a risk, up to which gap candidates may pass so that, on prompts exchangeable with the
-held-out ones, the probability that *any* candidate that passes falls short is at most the risk: whatever picks among
-them, the promise holds (Angelopoulos et al., "Conformal Risk Control", 2022; see `training.risk` for the calibration).
+The table says, for a number of candidates, a share and a risk, up to which gap candidates may pass so that, on prompts
+exchangeable with the held-out ones, the probability that *any* candidate that passes falls short is at most the risk:
+whatever picks among them, the promise holds (Angelopoulos et al., "Conformal Risk Control", 2022; see `training.risk`
+for the calibration).
 """
 
 from __future__ import annotations
@@ -27,37 +28,42 @@ LEVEL_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class RiskTable:
-    """The largest gap that may pass, by share and risk. Tightening either never raises it. Memory: 2 kB."""
+    """The largest gap that may pass. More candidates, a larger share or a smaller risk never raise it. Memory: 10 kB."""
 
+    model_counts: tuple[int, ...]
+    """Levels of the number of models to choose among, the reference included, ascending, 2 and up."""
     shares: tuple[float, ...]
     """Levels of the share r of the reference's quality, ascending, above 0 and up to 1."""
     risks: tuple[float, ...]
     """Levels of the accepted probability of falling short, ascending, above 0 and below 1."""
-    gap_max: tuple[tuple[float, ...], ...]
-    """For each share one gap for each risk, quality 0..1, or `ONLY_REFERENCE`."""
+    gap_max: tuple[tuple[tuple[float, ...], ...], ...]
+    """For each number of models, for each share one gap for each risk, quality 0..1, or `ONLY_REFERENCE`."""
     prompt_count: int
     """Held-out prompts that the table rests on: of the smallest group of prompts for which it holds by itself."""
 
     def __post_init__(self) -> None:
-        assert self.shares, "a table has levels"
-        assert self.risks, "a table has levels"
+        assert _ascending(self.model_counts), "numbers of models ascend"
         assert _ascending(self.shares), "shares ascend"
         assert _ascending(self.risks), "risks ascend"
-        assert len(self.gap_max) == len(self.shares), "one row per share"
-        assert all(len(row) == len(self.risks) for row in self.gap_max), "one gap per risk"
-        assert all(one <= other for row in self.gap_max for one, other in pairwise(row)), "less risk, smaller gaps"
-        assert all(
-            stricter <= looser
-            for row, below in pairwise(self.gap_max)
-            for looser, stricter in zip(row, below, strict=True)
-        ), "a larger share, smaller gaps"
+        assert len(self.gap_max) == len(self.model_counts), "one table per number of models"
+        for table in self.gap_max:
+            assert len(table) == len(self.shares), "one row per share"
+            assert all(len(row) == len(self.risks) for row in table), "one gap per risk"
+            assert all(one <= other for row in table for one, other in pairwise(row)), "less risk, smaller gaps"
+            assert all(_nowhere_above(larger, smaller) for smaller, larger in pairwise(table)), (
+                "larger share, smaller gaps"
+            )
+        for few, many in pairwise(self.gap_max):
+            assert all(map(_nowhere_above, many, few)), "more models, smaller gaps"
 
-    def risk_of(self, gap: float, *, share: float) -> float:
+    def risk_of(self, gap: float, *, share: float, model_count: int) -> float:
         """The smallest level of risk at which a candidate with this gap may pass for `share`, or `UNSHOWN`.
 
-        A share between two levels counts as the larger one, as the stricter.
+        Between two levels the stricter one counts: the larger share, the larger number of models. Beyond the largest
+        number of models that counts, the most that the held-out prompts can tell.
         """
-        row = self.gap_max[min(bisect_left(self.shares, share - LEVEL_TOLERANCE), len(self.shares) - 1)]
+        table = self.gap_max[min(bisect_left(self.model_counts, model_count), len(self.model_counts) - 1)]
+        row = table[min(bisect_left(self.shares, share - LEVEL_TOLERANCE), len(self.shares) - 1)]
         index = bisect_left(row, gap)
         return self.risks[index] if index < len(row) else UNSHOWN
 
@@ -68,4 +74,8 @@ def is_accepted(risk: float, *, quantile: float) -> bool:
 
 
 def _ascending(levels: Sequence[float]) -> bool:
-    return levels[0] > 0.0 and levels[-1] <= 1.0 and all(one < other for one, other in pairwise(levels))
+    return levels[0] > 0.0 and all(one < other for one, other in pairwise(levels))
+
+
+def _nowhere_above(stricter: Sequence[float], looser: Sequence[float]) -> bool:
+    return all(one <= other for one, other in zip(stricter, looser, strict=True))

@@ -173,8 +173,8 @@ class Bound:
     """A hard limit on one metric, in canonical units.
 
     `quantile` is the share of cases in which the bound must hold (for a latency its p95, for quality a confidence of
-    95 %, so a risk of 5 %); None bounds the expectation. A lower bound on relative quality with a quantile must hold in
-    expectation, and the answer may fall short of it with that risk (see `risk`).
+    95 %, so a risk of 5 %); None bounds the expectation. A lower bound on relative quality with a quantile is about the
+    answers themselves: they fall short of it with at most that risk (see `risk`).
     """
 
     metric: Metric

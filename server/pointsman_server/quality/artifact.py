@@ -241,6 +241,7 @@ def _risk_tensors(table: RiskTable | None) -> dict[str, np.ndarray[Any, Any]]:
     if table is None:
         return {}
     return {
+        "risk_model_counts": np.array(table.model_counts),
         "risk_shares": np.array(table.shares),
         "risk_levels": np.array(table.risks),
         "risk_gap_max": np.array(table.gap_max),
@@ -251,9 +252,10 @@ def _risk_table(tensors: Mapping[str, np.ndarray[Any, Any]], *, prompt_count: in
     if prompt_count is None:
         return None
     return RiskTable(
+        model_counts=tuple(tensors["risk_model_counts"].tolist()),
         shares=tuple(tensors["risk_shares"].tolist()),
         risks=tuple(tensors["risk_levels"].tolist()),
-        gap_max=tuple(tuple(row) for row in tensors["risk_gap_max"].tolist()),
+        gap_max=tuple(tuple(tuple(row) for row in rows) for rows in tensors["risk_gap_max"].tolist()),
         prompt_count=prompt_count,
     )
 

@@ -5,9 +5,11 @@ any candidate within g of the best prediction falls short of what the best one s
 so the largest g with (n R(g) + 1) / (n + 1) <= risk over n held-out prompts keeps the expected loss of the next prompt
 within the risk. Because *any* candidate counts, the promise holds for whichever of them is picked, for price or speed.
 
-Two things make it hold for those who use it. Whose candidates they are is not known beforehand, so the loss of a prompt
-is its mean over random pools of the models that answered it. And which kind of prompts they send is not known, so each
-source of prompts is calibrated by itself and the smallest gap of all is taken: it holds for every mixture of them.
+Two things make it hold for those who use it. Who their candidates are is not known beforehand, so the loss of a prompt
+is its mean over random pools of the models that answered it. How many they are is known in service and makes much of a
+difference, for of more models more can fall short, so each number is calibrated by itself. And which kind of prompts they
+send is not known, so each source of prompts is calibrated by itself too, and the smallest gap is taken: it holds for every
+mixture of them.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from pointsman_server.training.dataset import Strings
 Doubles = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
 
+MODEL_COUNTS = (2, 3, 5, 9, 20)
+"""Levels of the number of candidates: each about twice the one before. A prompt that fewer models answered counts with
+those."""
 SHARES = (0.5, 0.8, 0.9, 0.95, 1.0)
 """Levels of the share of the best candidate's quality. With answers that are right or wrong all are alike; graded ones
 tell them apart."""
@@ -30,10 +35,8 @@ RISKS = tuple(percent / 100 for percent in range(1, 51))
 """Levels of the accepted risk: every whole percent that a bound can state."""
 PROMPT_COUNT_MIN = 100
 """Fewer held-out prompts are no group of their own: they could not show a risk of 1 %, and would forbid 5 % by chance."""
-POOL_SIZE_MAX = 20
-"""Models in the largest random pool: the more candidates, the more of them can fall short, and few choose among more."""
-POOL_COUNT = 32
-"""Random pools per prompt: what chance they leave is a tenth of what the prompts leave."""
+POOL_COUNT = 16
+"""Random pools per prompt and number of models: what chance they leave is a tenth of what the prompts leave."""
 GAP_MAX = 1.0
 """No two qualities are further apart."""
 SCORE_TOLERANCE = 1e-6
@@ -51,32 +54,42 @@ def calibrate(predicted: Doubles, observed: Doubles, sources: Strings, *, rng: n
     if not groups:
         return None
     nearest = nearest_shortfalls(predicted[usable], observed[usable], rng=rng)
-    gap_max = np.min([[largest_gaps(nearest[group, :, level]) for level in range(len(SHARES))] for group in groups], 0)
-    # Pools are drawn once for all shares, so that this holds but for the tolerance of a comparison.
-    gap_max = np.minimum.accumulate(gap_max, axis=0)
+    by_group = [
+        [
+            [largest_gaps(nearest[group, count, :, share]) for share in range(len(SHARES))]
+            for count in range(len(MODEL_COUNTS))
+        ]
+        for group in groups
+    ]
+    gap_max = np.min(by_group, axis=0)
+    # So it is but for chance: more models or a larger share never make falling short rarer.
+    gap_max = np.minimum.accumulate(np.minimum.accumulate(gap_max, axis=0), axis=1)
     return RiskTable(
+        model_counts=MODEL_COUNTS,
         shares=SHARES,
         risks=RISKS,
-        gap_max=tuple(tuple(row) for row in gap_max.tolist()),
+        gap_max=tuple(tuple(tuple(row) for row in rows) for rows in gap_max.tolist()),
         prompt_count=min(int(group.sum()) for group in groups),
     )
 
 
 def nearest_shortfalls(predicted: Doubles, observed: Doubles, *, rng: np.random.Generator) -> Doubles:
-    """Over (prompts, `POOL_COUNT` random pools, `SHARES`) the gap of the nearest candidate that falls short.
+    """Over (prompts, `MODEL_COUNTS`, `POOL_COUNT` random pools, `SHARES`) the gap of the nearest candidate that falls
+    short.
 
     Infinite where none does: then whatever passes is as good as the reference.
     """
-    nearest = np.full((len(predicted), POOL_COUNT, len(SHARES)), np.inf)
+    nearest = np.full((len(predicted), len(MODEL_COUNTS), POOL_COUNT, len(SHARES)), np.inf)
     levels = np.array(SHARES)[:, np.newaxis]
     for row, (quality, score) in enumerate(zip(predicted, observed, strict=True)):
         known = np.flatnonzero(np.isfinite(score))
-        for pool_index in range(POOL_COUNT):
-            pool = rng.permutation(known)[: rng.integers(2, min(len(known), POOL_SIZE_MAX) + 1)]
-            reference = pool[quality[pool].argmax()]
-            short = score[pool] < levels * score[reference] - SCORE_TOLERANCE
-            gaps = quality[reference] - quality[pool]
-            nearest[row, pool_index] = np.where(short, gaps, np.inf).min(axis=1)
+        for count_index, model_count in enumerate(MODEL_COUNTS):
+            for pool_index in range(POOL_COUNT):
+                pool = rng.permutation(known)[:model_count]
+                reference = pool[quality[pool].argmax()]
+                short = score[pool] < levels * score[reference] - SCORE_TOLERANCE
+                gaps = quality[reference] - quality[pool]
+                nearest[row, count_index, pool_index] = np.where(short, gaps, np.inf).min(axis=1)
     return nearest
 
 

@@ -513,8 +513,8 @@ class QualityBound(_message.Message):
     risk: _builtins.float
     """The accepted probability that min does not hold in truth, 0.01 to 0.5. Absent: the expectation is bounded.
     On quality: that the expected quality on prompts of this kind is below min. On relative quality: that the answer
-    itself falls short of min times the best candidate's answer, as calibrated on held-out prompts; the expectation must
-    hold too. Where nothing is known of that risk, only the best candidate is eligible.
+    itself scores less than min times what the best candidate's would, as calibrated on held-out prompts. Where nothing
+    is known of that risk, only the best candidate is eligible.
     """
     def __init__(
         self,
