@@ -11,7 +11,7 @@ import argparse
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -155,8 +155,11 @@ def _both(label: str, model: QualityModel, prompts: Dataset, prices: Mapping[str
             )
 
 
-def measure(model: QualityModel, pool: Pool) -> Iterator[Row]:
+def measure(model: QualityModel, pool: Pool, *, prompt_count_max: int | None) -> Iterator[Row]:
     """Every share and risk on one pool."""
+    if prompt_count_max is not None:
+        step = max(1, len(pool.prompts.texts) // prompt_count_max)
+        pool = replace(pool, prompts=pool.prompts.where(np.arange(len(pool.prompts.texts)) % step == 0))
     predictions = [model.predict(text, pool.models) for text in pool.prompts.texts]
     answered = [np.flatnonzero(np.isfinite(row)) for row in pool.prompts.quality[:, pool.columns]]
     usable = [prompt for prompt, known in enumerate(answered) if len(known) > 1]
@@ -313,11 +316,13 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data, with model_prices.csv")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--prompts", type=int, help="measure about so many prompts of each source alone, evenly spread")
     options = parser.parse_args()
     model, dataset = load(builtin_artifact_path()), load_dataset(options.data)
     rows: list[Row] = []
     for pool in pools(model, dataset, read_prices(options.data / "model_prices.csv")):
-        rows += measure(model, pool)
+        rows += measure(model, pool, prompt_count_max=options.prompts)
         print(f"{pool.name}: {len(pool.models)} models", flush=True)
     coverage = []
     for source in (trained.name for trained in TRAINED_SOURCES):
@@ -326,8 +331,8 @@ def main() -> None:
             coverage += [(source, quantile, *floor_coverage(model, prompts, quantile)) for quantile in QUANTILES]
     report = markdown(model, rows, coverage)
     print(report)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "risk.md").write_text(report, encoding="utf-8")
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "risk.md").write_text(report, encoding="utf-8")
     values = {
         "artifact": f"{model.name} {model.version}",
         "results": [asdict(row) | {"holds": row.holds, "holds_for_any": row.holds_for_any} for row in rows],
@@ -336,7 +341,7 @@ def main() -> None:
             for name, quantile, count, share in coverage
         ],
     }
-    (RESULTS / "risk.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    (options.out / "risk.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
