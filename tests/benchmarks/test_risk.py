@@ -71,6 +71,16 @@ def test_more_accepted_risk_saves_more(found: list[dict[str, Any]]) -> None:
             assert row["cost_saved"] is None or other["cost_saved"] >= row["cost_saved"] - 1e-9
 
 
+def test_the_confidence_of_absolute_floors_is_honest(out: Path) -> None:
+    """On each trained source the expected quality of a cell is at or above the floor in as many cells as the confidence
+    says, to within a tenth: the cells of a source share their errors, so that fewer than they seem speak."""
+    floors = json.loads((out / "risk.json").read_text(encoding="utf-8"))["absolute_floors"]
+    assert {floor["prompts"] for floor in floors} == set(SOURCES)
+    for floor in floors:
+        assert floor["cell_count"] >= 50
+        assert floor["share_above"] >= floor["confidence"] - 0.1, floor
+
+
 def test_the_report_has_every_row(out: Path, found: list[dict[str, Any]]) -> None:
     """What people read has a line for each row, and the coverage of absolute floors."""
     text = (out / "risk.md").read_text(encoding="utf-8")

@@ -72,7 +72,7 @@ def test_the_stated_risk_holds(nearest: Doubles, model_count: int, share: float,
 
 def test_the_promise_is_for_whoever_is_picked(nearest: Doubles) -> None:
     """A gap passes only if nobody within it falls short on more prompts than allowed: the count is exact."""
-    few = nearest[:CALIBRATION_COUNT, 0, :, -1]
+    few = nearest[:CALIBRATION_COUNT, -1, :, -1]
     for risk, gap_max in zip(RISKS, largest_gaps(few), strict=True):
         inside, beyond = (few <= gap_max).sum(), (few <= np.nextafter(gap_max, 2.0)).sum()
         allowed = (risk * (CALIBRATION_COUNT + 1) - 1.0) * POOL_COUNT

@@ -221,7 +221,7 @@ def _model(manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Qualit
             length=tensors["profile_length"],
         ),
         calibration=IntervalCalibration(**manifest["calibration"]),
-        risk_table=_risk_table(tensors, prompt_count=manifest["risk_prompt_count"]),
+        risk_table=_risk_table(tensors, prompt_count=manifest.get("risk_prompt_count")),
     )
 
 
@@ -249,6 +249,7 @@ def _risk_tensors(table: RiskTable | None) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _risk_table(tensors: Mapping[str, np.ndarray[Any, Any]], *, prompt_count: int | None) -> RiskTable | None:
+    """None where the manifest counts no held-out prompts, so that nothing is promised."""
     if prompt_count is None:
         return None
     return RiskTable(
