@@ -86,6 +86,10 @@ bench-overhead: $(STAMP) ## Measures what Route and Complete cost, beside a bare
 bench-quality: $(STAMP) ## Measures what a quality prediction costs.
 	@$(BIN)/python benchmarks/quality_latency.py $(ARGS)
 
+.PHONY: bench-risk
+bench-risk: $(STAMP) ## Measures whether stated risks hold on test prompts. DATA=folder of prompts.parquet and model_prices.csv.
+	@$(BIN)/python benchmarks/risk.py --data $(DATA)
+
 .PHONY: clean
 clean: ## Removes what was made here, .venv included.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

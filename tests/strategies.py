@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
+from pointsman_server.decision.risk import ONLY_REFERENCE, RiskTable
 from pointsman_server.decision.types import (
     Bound,
     BreakerState,
@@ -92,6 +93,25 @@ def bounds(draw: st.DrawFn) -> Bound:
     return Bound(metric, draw(st.sampled_from(Comparison)), limit, quantile)
 
 
+@st.composite
+def risk_tables(draw: st.DrawFn) -> RiskTable:
+    """A table of three shares and four risks, some of which nothing but the reference meets."""
+    tables = []
+    for _ in range(2):
+        rows = [sorted(draw(st.lists(st.just(ONLY_REFERENCE) | unit, min_size=4, max_size=4))) for _ in range(3)]
+        # Sorting the columns leaves the rows sorted.
+        tables.append(list(zip(*(sorted(column, reverse=True) for column in zip(*rows, strict=True)), strict=True)))
+    few, other = tables
+    many = [tuple(map(min, row, above)) for row, above in zip(other, few, strict=True)]
+    return RiskTable(
+        model_counts=(2, 3),
+        shares=(0.5, 0.9, 1.0),
+        risks=(0.01, 0.05, 0.1, 0.5),
+        gap_max=(tuple(few), tuple(many)),
+        prompt_count=200,
+    )
+
+
 def spaces() -> st.SearchStrategy[SearchSpace]:
     """A search space over the names that `endpoints` uses."""
     names = [f"{model}@{provider}" for model in MODELS for provider in PROVIDERS]
@@ -164,4 +184,5 @@ def decision_inputs(
         ),
         seed=draw(st.integers(0, 2**63 - 1)),
         exploration=exploration or draw(st.builds(Exploration, rate=st.sampled_from([0.0, 0.02, 0.5]))),
+        risk_table=draw(st.none() | risk_tables()),
     )

@@ -54,6 +54,7 @@ from pointsman_server.errors import (
     UnknownDecisionError,
     UpstreamErrorKind,
 )
+from pointsman_server.training import risk
 
 pytestmark = pytest.mark.tidy
 
@@ -214,6 +215,38 @@ def test_every_router_string_of_the_reference_is_read_and_printed_as_shown() -> 
     for line in lines:
         typed, _, printed = line.partition("  =>  ")
         assert str(parse_router_string(typed)) == (printed or typed)
+
+
+def test_every_router_string_on_quality_floors_is_read() -> None:
+    """Each line of a text block in docs/quality-floors.md, and each router or bound that its text names, is one that the
+    parser takes."""
+    text = page("quality-floors.md")
+    shown = [line for _, block in blocks(text, "text") for line in block.splitlines()]
+    shown += re.findall(r"`(router@[^`]+)`", text)
+    shown += [f"router@{bound}" for bound in re.findall(r"`(r?q(?:\.p\d+)?>=[\d.]+)`", text)]
+    assert len(shown) >= 9
+    for router in shown:
+        parse_router_string(router)
+
+
+def test_the_page_on_quality_floors_states_what_is_calibrated() -> None:
+    """The numbers of models, the shares and the least number of prompts are those of the code."""
+    text = " ".join(page("quality-floors.md").split())
+    *counts, last_count = risk.MODEL_COUNTS
+    *shares, last_share = (f"{share:g}" for share in risk.SHARES)
+    assert f"calibrated for {', '.join(map(str, counts))} and {last_count} models" in text
+    assert f"More than {last_count} count as {last_count}" in text
+    assert f"Shares of {', '.join(shares)} and {last_share} are calibrated" in text
+    assert f"fewer than {risk.PROMPT_COUNT_MIN} held-out prompts a quality model has no such table" in text
+
+
+def test_what_the_page_on_quality_floors_claims_was_measured() -> None:
+    """In the results that it links to, the chosen candidate falls short within the stated risk on every set of prompts,
+    and three sources were measured that way."""
+    results = json.loads((DOCS.parent / "benchmarks/results/risk.json").read_text(encoding="utf-8"))["results"]
+    assert {"mmlu_pro", "zeroeval", "llmrouter", "routellm, never seen"} <= {row["pool"] for row in results}
+    assert {row["risk"] for row in results} == {0.05, 0.1, 0.2}
+    assert [row for row in results if not row["holds"]] == []
 
 
 def test_every_router_string_of_the_readme_is_read() -> None:

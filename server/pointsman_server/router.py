@@ -193,6 +193,7 @@ class Router:
                 router_version=router.version,
                 quality_artifact=router.quality_artifact,
                 assignment=assigned,
+                risk_table=router.quality.risk_table,
             )
             with routing.phase("decide"):
                 decision = decide(given)

@@ -46,5 +46,6 @@ def _decided(
             alternatives=resolved.alternatives,
             qualities=given.qualities if shadow.quality is acting.quality else world.predict(name, text),
             exploration=shadow.router.exploration,
+            risk_table=shadow.quality.risk_table,
         )
     )

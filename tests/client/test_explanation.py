@@ -62,6 +62,16 @@ def test_a_split_and_its_shadows_are_told() -> None:
     assert pointsman.explain(other).endswith("shadow default 7c1e: no endpoint is eligible")
 
 
+def test_a_risk_that_is_too_high_is_told() -> None:
+    """A candidate that would fall short too often is shown with how often that is, or that it is more than is told."""
+    reason = RejectionReason.REJECTION_REASON_RISK_TOO_HIGH
+    rejections = [Rejection(reason=reason, constraint="rq.p95>=0.9", actual=risk) for risk in (0.13, 1.0)]
+    assert pointsman.explain(Decision(candidates=[Candidate(endpoint="a@p", rejections=rejections)])).endswith(
+        "falls short of the best too often: rq.p95>=0.9 (risk 13%); "
+        "falls short of the best too often: rq.p95>=0.9 (risk above 50%)"
+    )
+
+
 def test_every_reason_has_words() -> None:
     """Every reason of the contract is put into words, and one from a newer server does not disturb."""
     for reason in set(DecisionReason.values()) - {DecisionReason.DECISION_REASON_UNSPECIFIED}:

@@ -19,7 +19,6 @@ from pointsman_server.decision.types import (
     BreakerState,
     Candidate,
     Capability,
-    Comparison,
     Decision,
     DecisionInput,
     DecisionReason,
@@ -363,33 +362,6 @@ def test_what_is_unknown_is_assumed_to_be_like_the_others() -> None:
         (Metric.QUALITY, 0.4, True),
         (Metric.INPUT_PRICE, 4.0, True),
     ]
-
-
-def test_risk_makes_a_relative_floor_stricter() -> None:
-    """At least 90 % of the best candidate's quality holds in expectation, but not with 95 % confidence."""
-
-    def eligible(quantile: float | None) -> set[str]:
-        bound = Bound(Metric.RELATIVE_QUALITY, Comparison.GREATER_EQUAL, 0.9, quantile)
-        return names(
-            decide(
-                DecisionInput(
-                    decision_id="d-1",
-                    facts=RequestFacts(input_token_count=10),
-                    alternatives=(Policy(bounds=(bound,)),),
-                    endpoints=(Endpoint("best", "p"), Endpoint("close", "p"), Endpoint("far", "p")),
-                    qualities={
-                        "best": QualityPrediction(0.9, 0.01),
-                        "close": QualityPrediction(0.85, 0.05),
-                        "far": QualityPrediction(0.5, 0.01),
-                    },
-                    snapshot=RuntimeSnapshot(),
-                    seed=1,
-                )
-            ).eligible
-        )
-
-    assert eligible(None) == {"best@p", "close@p"}
-    assert eligible(0.95) == {"best@p"}
 
 
 @given(st.integers(0, 2**64 - 1))

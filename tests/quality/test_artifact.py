@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pointsman_server.quality.artifact import (
     CARD_FILE,
     CONTENT_FILES,
     MANIFEST_FILE,
+    TENSORS_FILE,
     Provenance,
     builtin_artifact_path,
     load,
@@ -25,6 +27,8 @@ from pointsman_server.quality.artifact import (
     save,
 )
 from pointsman_server.quality.model import QualityModel
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
 PROMPTS = ("", "What is 17 * 23?", "def f(x):\n    return x\n" * 400, "\u4f60\u597d\u4e16\u754c")
 PROVENANCE = Provenance(created="2026-11-24", sources=(), settings={}, metrics={}, packages={})
@@ -57,6 +61,13 @@ class TestBuiltin:
         assert {source["licence"] for source in manifest["sources"]} == {"Apache-2.0", "MIT"}
         assert all(source["name"] in card for source in manifest["sources"])
 
+    def test_it_promises_what_held_out_prompts_show(self) -> None:
+        """Its table of risks rests on enough prompts that even a risk of 1 % lets some candidate pass."""
+        table = load(builtin_artifact_path()).risk_table
+        assert table is not None
+        assert table.prompt_count >= 100
+        assert all(0.0 < gap <= 1.0 for rows in table.gap_max for row in rows for gap in row)
+
     def test_loading_needs_no_training_package(self) -> None:
         """A server loads and uses the artifact without pyarrow and wordllama."""
         script = (
@@ -81,11 +92,17 @@ class TestSaveAndLoad:
             assert dict(loaded.predict(prompt, sorted(builtin.models))) == expected
 
     def test_it_keeps_names(self, builtin: QualityModel, tmp_path: Path) -> None:
-        """Name, version, profiles and calibration survive."""
+        """Name, version, profiles, calibration and the table of risks survive."""
         save(tmp_path / "a", builtin, PROVENANCE, card="card")
         loaded = load(tmp_path / "a")
         assert (loaded.name, loaded.version, loaded.models) == (builtin.name, builtin.version, builtin.models)
         assert (loaded.profiles, loaded.calibration) == (builtin.profiles, builtin.calibration)
+        assert loaded.risk_table == builtin.risk_table
+
+    def test_no_table_of_risks_stays_none(self, builtin: QualityModel, tmp_path: Path) -> None:
+        """What too few held-out prompts could not show is not there after loading either."""
+        save(tmp_path / "a", replace(builtin, risk_table=None), PROVENANCE, card="card")
+        assert load(tmp_path / "a").risk_table is None
 
     def test_the_same_model_gives_the_same_bytes(self, builtin: QualityModel, tmp_path: Path) -> None:
         """Saving twice writes identical files."""
@@ -107,6 +124,10 @@ def _replace(path: Path, name: str, content: bytes) -> None:
     (path / name).write_bytes(content)
     files = json.loads((path / MANIFEST_FILE).read_bytes())["files"]
     _edit_manifest(files=files | {name: {"sha256": hashlib.sha256(content).hexdigest()}})(path)
+
+
+def _without_risks(tensors: bytes) -> bytes:
+    return save_tensors({name: value for name, value in load_tensors(tensors).items() if "risk" not in name})
 
 
 SCALAR_BOOSTER = xgboost.train({"nthread": 1}, xgboost.DMatrix(np.eye(2), np.arange(2)), num_boost_round=1)
@@ -136,9 +157,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
     ),
     "other schema": (
-        _edit_manifest(schema_version=3),
+        _edit_manifest(schema_version=1),
         (
-            "{path}: schema version is 3, this version of pointsman reads 2; "
+            "{path}: schema version is 1, this version of pointsman reads 2; "
             "rebuild the artifact or install the version that wrote it"
         ),
     ),
@@ -159,6 +180,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another booster": (
         lambda path: _replace(path, BOOSTER_FILE, bytes(SCALAR_BOOSTER.save_raw("ubj"))),
         "{path}: booster.ubj: a leaf of the booster holds one output alone; train it with multi_output_tree",
+    ),
+    "a table of risks without its numbers": (
+        lambda path: _replace(path, TENSORS_FILE, _without_risks((path / TENSORS_FILE).read_bytes())),
+        (
+            "{path}: the files match their checksums but do not form a model (KeyError); "
+            "rebuild the artifact with the same version of pointsman that loads it"
+        ),
     ),
     "incomplete calibration": (
         _edit_manifest(calibration={}),

@@ -22,6 +22,9 @@ from pointsman.v1.routing_pb2 import (
 UNKNOWN = "?"
 """Stands for a value that is not known: neither zero nor infinite."""
 
+HIGHEST_RISK = 0.5
+"""The highest risk that a bound can state, and that is told apart."""
+
 CANDIDATE_COLUMNS = ("rank", "endpoint", "quality", "cost", "ttft p50/p95", "itl", "utility", "chance")
 """What `candidate_cells` gives, in order."""
 
@@ -44,6 +47,8 @@ _REJECTIONS: Mapping[RejectionReason.ValueType, str] = {
     RejectionReason.REJECTION_REASON_LABEL_MISMATCH: "lacks a label",
     RejectionReason.REJECTION_REASON_BREAKER_OPEN: "failed of late, left alone for now",
     RejectionReason.REJECTION_REASON_RATE_LIMITED: "limits our rate for now",
+    RejectionReason.REJECTION_REASON_RISK_TOO_HIGH: "falls short of the best too often",
+    RejectionReason.REJECTION_REASON_RISK_UNKNOWN: "how often it falls short of the best is unknown",
 }
 
 _LATENCIES = (Metric.METRIC_TTFT, Metric.METRIC_INTER_TOKEN_LATENCY, Metric.METRIC_END_TO_END_LATENCY)
@@ -123,8 +128,20 @@ def rejection_text(candidate: Candidate) -> str:
 def _rejection_text(rejection: Rejection) -> str:
     reason = _REJECTIONS.get(rejection.reason, "for an unknown reason")
     constraint = f": {rejection.constraint}" if rejection.constraint else ""
-    actual = f" ({_metric_text(rejection.metric, rejection.actual)})" if rejection.HasField("actual") else ""
-    return f"{reason}{constraint}{actual}"
+    return f"{reason}{constraint}{_actual_text(rejection)}"
+
+
+def _actual_text(rejection: Rejection) -> str:
+    """What violates the constraint, in parentheses, such as " (812 ms)" or " (risk 13%)"."""
+    if not rejection.HasField("actual"):
+        return ""
+    if rejection.reason == RejectionReason.REJECTION_REASON_RISK_TOO_HIGH:
+        return (
+            f" (risk above {HIGHEST_RISK:.0%})"
+            if rejection.actual > HIGHEST_RISK
+            else f" (risk {rejection.actual:.0%})"
+        )
+    return f" ({_metric_text(rejection.metric, rejection.actual)})"
 
 
 def _metric_text(metric: Metric.ValueType, value: float) -> str:

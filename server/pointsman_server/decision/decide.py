@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pointsman_server.decision.choice import choose
 from pointsman_server.decision.estimate import Draft, draft_candidate
-from pointsman_server.decision.feasibility import reject, relaxations
+from pointsman_server.decision.feasibility import judge, relaxations
 from pointsman_server.decision.types import Decision, DecisionInput, DecisionReason
 from pointsman_server.decision.utility import rank
 
@@ -52,10 +52,10 @@ def _take_eligible(drafts: Sequence[Draft], given: DecisionInput, index: int) ->
     """The drafts that satisfy alternative `index`. Of several alternatives that reject a draft, the one that comes
     nearest (with the fewest reasons) explains it."""
     eligible = []
-    for draft, rejections in zip(drafts, reject(drafts, given.alternatives[index], given.facts), strict=True):
+    verdicts = judge(drafts, given.alternatives[index], given.facts, risk_table=given.risk_table)
+    for draft, (rejections, shortfall_risk) in zip(drafts, verdicts, strict=True):
         if not rejections:
-            draft.rejections, draft.alternative = (), index
             eligible.append(draft)
-        elif index == 0 or len(rejections) < len(draft.rejections):
-            draft.rejections, draft.alternative = rejections, index
+        if not rejections or index == 0 or len(rejections) < len(draft.rejections):
+            draft.rejections, draft.alternative, draft.shortfall_risk = rejections, index, shortfall_risk
     return eligible

@@ -41,6 +41,7 @@ class Draft:
     terms: tuple[UtilityTerm, ...] = ()
     probability: float = 0.0
     rejections: tuple[Rejection, ...] = ()
+    shortfall_risk: float | None = None
 
     def frozen(self) -> Candidate:
         """The candidate, finished."""
@@ -61,6 +62,7 @@ class Draft:
             self.terms,
             self.probability,
             self.rejections,
+            self.shortfall_risk,
         )
 
 

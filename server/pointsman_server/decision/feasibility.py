@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from pointsman_server.decision.estimate import Draft, expectation, pessimistic
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
+from pointsman_server.decision.risk import RiskTable, is_accepted
 from pointsman_server.decision.types import (
+    QUANTILE_MIN,
     Bound,
     BoundChange,
     BreakerState,
@@ -36,10 +39,34 @@ LISTED_NAME_COUNT = 4
 """How many names of an allow list a rejection repeats: enough to recognise the list by."""
 RELAXED_DIGIT_COUNT = 3
 """Significant digits of a relaxed limit: rounded outward, so that a person can type it."""
+RELAXED_RISK_DIGIT_COUNT = 9
+"""Decimals of a relaxed quantile: enough to take off the noise of 1 - risk."""
+BOUND_REASONS = frozenset({RejectionReason.BOUND_VIOLATED, RejectionReason.RISK_TOO_HIGH})
+"""Reasons that a change of the bound takes away."""
 
 
-def reject(drafts: Sequence[Draft], policy: Policy, facts: RequestFacts) -> list[tuple[Rejection, ...]]:
-    """For each draft every reason why it is not eligible under `policy`; empty where it is.
+class Verdict(NamedTuple):
+    """What an alternative says of a draft."""
+
+    rejections: tuple[Rejection, ...]
+    """Every reason why it is not eligible; empty where it is."""
+    shortfall_risk: float | None
+    """See `Candidate.shortfall_risk`."""
+
+
+class Reference(NamedTuple):
+    """The best candidate, which relative quality is relative to."""
+
+    model: str
+    quality: float
+    model_count: int
+    """Different models of known quality that it is the best of, itself included."""
+
+
+def judge(
+    drafts: Sequence[Draft], policy: Policy, facts: RequestFacts, *, risk_table: RiskTable | None = None
+) -> list[Verdict]:
+    """For each draft every reason why it is not eligible under `policy`.
 
     "The best candidate" of a bound on relative quality is the best that the request could use at all: within the
     search space, with the capabilities, labels and context it needs. Health and the other bounds don't move it, so
@@ -47,16 +74,24 @@ def reject(drafts: Sequence[Draft], policy: Policy, facts: RequestFacts) -> list
     """
     needed = sorted(policy.capabilities | facts.capabilities)
     structural = [_structural(draft.endpoint, policy, facts, needed) for draft in drafts]
-    means = [
-        draft.quality.mean
-        for draft, rejections in zip(drafts, structural, strict=True)
-        if not rejections and draft.quality is not None
-    ]
-    best_quality = max(means, default=None)
-    return [
-        rejections + _bounds(draft, policy.bounds, best_quality) + _health(draft)
-        for draft, rejections in zip(drafts, structural, strict=True)
-    ]
+    reference = _reference([draft for draft, rejections in zip(drafts, structural, strict=True) if not rejections])
+    best_quality = None if reference is None else reference.quality
+    limits_risk = any(bound.limits_risk for bound in policy.bounds)
+    verdicts = []
+    for draft, rejections in zip(drafts, structural, strict=True):
+        risks, shortfall_risk = _risks(draft, policy.bounds, reference, risk_table) if limits_risk else ((), None)
+        rejected = rejections + _bounds(draft, policy.bounds, best_quality) + risks + _health(draft)
+        verdicts.append(Verdict(rejected, shortfall_risk))
+    return verdicts
+
+
+def _reference(drafts: Sequence[Draft]) -> Reference | None:
+    """The model of the highest predicted quality, of equals the first by name; None if no quality is known."""
+    known = [(-draft.quality.mean, draft.endpoint.model) for draft in drafts if draft.quality is not None]
+    if not known:
+        return None
+    loss, model = min(known)
+    return Reference(model, -loss, len({model for _, model in known}))
 
 
 def _structural(
@@ -130,14 +165,45 @@ def _bounds(draft: Draft, bounds: Sequence[Bound], best_quality: float | None) -
         actual = bounded_value(draft, bound, best_quality)
         if actual is None:
             rejections.append(Rejection(RejectionReason.UNKNOWN_VALUE, str(bound), bound))
-        elif not bound.comparison.holds(actual, bound.limit):
+        elif not bound.limits_risk and not bound.comparison.holds(actual, bound.limit):
             rejections.append(Rejection(RejectionReason.BOUND_VIOLATED, str(bound), bound, actual))
     return tuple(rejections)
 
 
+def _risks(
+    draft: Draft, bounds: Sequence[Bound], reference: Reference | None, table: RiskTable | None
+) -> tuple[tuple[Rejection, ...], float | None]:
+    """The bounds whose risk of falling short of the reference is too high or unknown, and the highest such risk.
+
+    A draft of unknown quality has no risk: the bound itself rejects it.
+    """
+    if reference is None or draft.quality is None:
+        return (), None
+    rejections: list[Rejection] = []
+    highest: float | None = None
+    for bound in bounds:
+        if not bound.limits_risk:
+            continue
+        assert bound.quantile is not None, "a bound that limits a risk states it"
+        if draft.endpoint.model == reference.model or bound.limit <= 0.0:
+            # Nobody falls short of oneself, or of nothing.
+            risk = 0.0
+        elif table is None:
+            rejections.append(Rejection(RejectionReason.RISK_UNKNOWN, str(bound), bound))
+            continue
+        else:
+            gap = max(0.0, reference.quality - draft.quality.mean)
+            risk = table.risk_of(gap, share=bound.limit, model_count=reference.model_count)
+        highest = risk if highest is None else max(highest, risk)
+        if not is_accepted(risk, quantile=bound.quantile):
+            rejections.append(Rejection(RejectionReason.RISK_TOO_HIGH, str(bound), bound, risk))
+    return tuple(rejections), highest
+
+
 def bounded_value(draft: Draft, bound: Bound, best_quality: float | None) -> float | None:
-    """The value that `bound` limits, in the metric's canonical unit; None when it is unknown."""
-    if bound.quantile is None:
+    """The value that `bound` limits, in the metric's canonical unit; None when it is unknown. Of a bound that limits the
+    risk of falling short it is the expectation, which tells no more than that something is known."""
+    if bound.quantile is None or bound.limits_risk:
         value = expectation(draft, bound.metric)
     else:
         value = pessimistic(draft, bound.metric, quantile=bound.quantile, upper=bound.comparison.is_upper)
@@ -159,21 +225,38 @@ def _health(draft: Draft) -> tuple[Rejection, ...]:
 def relaxations(drafts: Sequence[Draft]) -> tuple[Relaxation, ...]:
     """The smallest changes of bounds that would each make one endpoint eligible, nearest first.
 
-    Only endpoints whose every rejection is a violated bound are within reach of a change of bounds.
+    Only endpoints whose every rejection is a violated bound, or too high a risk, are within reach of a change of bounds.
     """
     found = []
     for draft in drafts:
-        if draft.rejections and all(r.reason is RejectionReason.BOUND_VIOLATED for r in draft.rejections):
-            changes, distance = [], 0.0
+        if draft.rejections and all(rejection.reason in BOUND_REASONS for rejection in draft.rejections):
+            relaxed: dict[Bound, Bound] = {}
+            distance = 0.0
             for rejection in draft.rejections:
                 bound, actual = rejection.bound, rejection.actual
                 assert bound is not None, "a violated bound is named"
                 assert actual is not None, "a violated bound has a value"
-                changes.append(BoundChange(bound, loosened(bound, actual)))
-                distance += abs(actual - bound.limit) / bound.limit if bound.limit > 0.0 else 1.0
-            found.append(Relaxation(draft.endpoint.name, tuple(changes), distance))
+                if rejection.reason is RejectionReason.RISK_TOO_HIGH:
+                    relaxed[bound] = _with_risk(bound, actual)
+                    distance += _relative_change(actual, 1.0 - (bound.quantile or 0.0))
+                else:
+                    relaxed[bound] = loosened(bound, actual)
+                    distance += _relative_change(actual, bound.limit)
+            changes = tuple(BoundChange(bound, loose) for bound, loose in relaxed.items())
+            found.append(Relaxation(draft.endpoint.name, changes, distance))
     found.sort(key=lambda relaxation: (relaxation.distance, relaxation.endpoint_name))
     return tuple(found[:RELAXATION_COUNT_MAX])
+
+
+def _relative_change(actual: float, limit: float) -> float:
+    return abs(actual - limit) / limit if limit > 0.0 else 1.0
+
+
+def _with_risk(bound: Bound, risk: float) -> Bound:
+    """`bound` with this risk; where it is more than a bound can state, of a share of nothing, which all reach."""
+    if not is_accepted(risk, quantile=QUANTILE_MIN):
+        return replace(bound, limit=0.0)
+    return replace(bound, quantile=round(1.0 - risk, RELAXED_RISK_DIGIT_COUNT))
 
 
 def loosened(bound: Bound, actual: float) -> Bound:

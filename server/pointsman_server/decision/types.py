@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
+from pointsman_server.decision.risk import RiskTable
 
 # What a decision makes by the dozen is a named tuple, the rest a frozen dataclass: a tuple is as immutable, is made in a
 # third of the time, and hashes in a fifth (make bench-overhead).
@@ -172,7 +173,8 @@ class Bound:
     """A hard limit on one metric, in canonical units.
 
     `quantile` is the share of cases in which the bound must hold (for a latency its p95, for quality a confidence of
-    95 %, so a risk of 5 %); None bounds the expectation.
+    95 %, so a risk of 5 %); None bounds the expectation. A lower bound on relative quality with a quantile is about the
+    answers themselves: they fall short of it with at most that risk (see `risk`).
     """
 
     metric: Metric
@@ -184,6 +186,11 @@ class Bound:
         spec = METRIC_SPECS[self.metric]
         quantile = "" if self.quantile is None else f".p{number_text(self.quantile, exponent=2)}"
         return f"{spec.aliases[-1]}{quantile}{self.comparison}{number_text(self.limit, exponent=spec.text_exponent)}"
+
+    @property
+    def limits_risk(self) -> bool:
+        """Whether this states how likely an answer may fall short of the best candidate's."""
+        return self.quantile is not None and self.metric is Metric.RELATIVE_QUALITY and not self.comparison.is_upper
 
 
 def number_text(value: float, *, exponent: int = 0) -> str:
@@ -346,6 +353,9 @@ class DecisionInput:
     """What gave `qualities`, name@version; empty when nothing did."""
     assignment: Assignment = Assignment("default", "default")
     """Which router acts on this request, and how it came to; a shadow's decision has that of the acting one."""
+    risk_table: RiskTable | None = None
+    """What held-out prompts show of falling short of the best candidate; None: nothing, so that a bound with such a risk
+    leaves the best candidate alone."""
 
 
 class RejectionReason(StrEnum):
@@ -355,6 +365,8 @@ class RejectionReason(StrEnum):
     SKIPPED = "skipped"
     BOUND_VIOLATED = "bound_violated"
     UNKNOWN_VALUE = "unknown_value"
+    RISK_TOO_HIGH = "risk_too_high"
+    RISK_UNKNOWN = "risk_unknown"
     MISSING_CAPABILITY = "missing_capability"
     CONTEXT_TOO_SHORT = "context_too_short"
     OUTPUT_TOO_SHORT = "output_too_short"
@@ -377,7 +389,8 @@ class Rejection:
     bound: Bound | None = None
     """The bound that is violated or can't be checked."""
     actual: float | None = None
-    """The value that violates it, canonical unit; None when unknown or not a number."""
+    """The value that violates it, canonical unit; of a risk that is too high the risk, 0..1. None when unknown or not a
+    number."""
 
 
 class UtilityTerm(NamedTuple):
@@ -414,6 +427,9 @@ class Candidate(NamedTuple):
     probability: float = 0.0
     """With which this candidate is chosen, given everything but the seed."""
     rejections: tuple[Rejection, ...] = ()
+    shortfall_risk: float | None = None
+    """Of falling short of the best candidate's quality by more than the bound with a risk allows, 0..1 (of several such
+    bounds the highest). None when no bound of its alternative states a risk, or when it is unknown."""
 
     @property
     def eligible(self) -> bool:

@@ -113,6 +113,8 @@ REJECTION_REASON_TO_PROTO: Mapping[RejectionReason, routing_pb2.RejectionReason.
     RejectionReason.LABEL_MISMATCH: routing_pb2.REJECTION_REASON_LABEL_MISMATCH,
     RejectionReason.BREAKER_OPEN: routing_pb2.REJECTION_REASON_BREAKER_OPEN,
     RejectionReason.RATE_LIMITED: routing_pb2.REJECTION_REASON_RATE_LIMITED,
+    RejectionReason.RISK_TOO_HIGH: routing_pb2.REJECTION_REASON_RISK_TOO_HIGH,
+    RejectionReason.RISK_UNKNOWN: routing_pb2.REJECTION_REASON_RISK_UNKNOWN,
 }
 BREAKER_STATE_TO_PROTO: Mapping[BreakerState, routing_pb2.BreakerState.ValueType] = {
     BreakerState.CLOSED: routing_pb2.BREAKER_STATE_CLOSED,
@@ -372,6 +374,8 @@ def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candida
             added.cost_usd = candidate.cost_usd
         if candidate.error_rate is not None:
             added.error_rate = candidate.error_rate
+        if candidate.shortfall_risk is not None:
+            added.shortfall_risk = candidate.shortfall_risk
         if candidate.end_to_end_latency_s is not None:
             _fill_duration(added.end_to_end_latency, candidate.end_to_end_latency_s)
         if candidate.runtime_age_s is not None:

@@ -2,7 +2,7 @@
 
     manifest.json        schema, name, version, date, sources and licences, settings, metrics, checksum of every file
     booster.ubj          the vector-leaf booster, in XGBoost's own portable format
-    tensors.safetensors  word table, profile weights and covariances
+    tensors.safetensors  word table, profile weights and covariances, table of risks
     vocabulary.json      the words of the word table, one per row
     profiles.json        which names lead to which profile
     MODEL_CARD.md        the manifest for people, and what the model is good and not good for
@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from pointsman_server.decision.risk import RiskTable
 from pointsman_server.errors import ArtifactError
 from pointsman_server.quality.features import FeatureExtractor, Window, WordTable
 from pointsman_server.quality.model import IntervalCalibration, Profile, ProfileTable, QualityModel
@@ -182,6 +183,7 @@ def _manifest(model: QualityModel, provenance: Provenance, contents: Mapping[str
             "variance_floor": calibration.variance_floor,
             "stand_in_variance": calibration.stand_in_variance,
         },
+        "risk_prompt_count": None if model.risk_table is None else model.risk_table.prompt_count,
         "settings": dict(provenance.settings),
         "metrics": {group: dict(values) for group, values in provenance.metrics.items()},
         "packages": dict(provenance.packages),
@@ -228,6 +230,7 @@ def _model(manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Qualit
         ),
         category_axes=tensors["category_axes"],
         calibration=IntervalCalibration(**manifest["calibration"]),
+        risk_table=_risk_table(tensors, prompt_count=manifest.get("risk_prompt_count")),
     )
 
 
@@ -245,7 +248,32 @@ def _tensors(model: QualityModel) -> dict[str, np.ndarray[Any, Any]]:
         "profile_weights": model.table.weights,
         "profile_covariance": model.table.covariance,
         "profile_length": model.table.length,
+        **_risk_tensors(model.risk_table),
     }
+
+
+def _risk_tensors(table: RiskTable | None) -> dict[str, np.ndarray[Any, Any]]:
+    if table is None:
+        return {}
+    return {
+        "risk_model_counts": np.array(table.model_counts),
+        "risk_shares": np.array(table.shares),
+        "risk_levels": np.array(table.risks),
+        "risk_gap_max": np.array(table.gap_max),
+    }
+
+
+def _risk_table(tensors: Mapping[str, np.ndarray[Any, Any]], *, prompt_count: int | None) -> RiskTable | None:
+    """None where the manifest counts no held-out prompts, so that nothing is promised."""
+    if prompt_count is None:
+        return None
+    return RiskTable(
+        model_counts=tuple(tensors["risk_model_counts"].tolist()),
+        shares=tuple(tensors["risk_shares"].tolist()),
+        risks=tuple(tensors["risk_levels"].tolist()),
+        gap_max=tuple(tuple(tuple(row) for row in rows) for rows in tensors["risk_gap_max"].tolist()),
+        prompt_count=prompt_count,
+    )
 
 
 def _profile_json(profile: Profile) -> dict[str, Any]:

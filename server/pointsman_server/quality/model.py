@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import xgboost
 
+from pointsman_server.decision.risk import RiskTable
 from pointsman_server.decision.types import QualityPrediction
 from pointsman_server.quality.features import FeatureExtractor
 from pointsman_server.quality.trees import CompleteTrees
@@ -116,6 +117,8 @@ class QualityModel:
     category_axes: Floats
     """(latents + 1, axes): what of the reading by category the profiles see beside the latents. May have no column."""
     calibration: IntervalCalibration
+    risk_table: RiskTable | None = None
+    """How likely candidates fall short of the best one; None where too few held-out prompts could tell."""
     _row_of: Mapping[str, tuple[int, bool]] = field(init=False, repr=False)
     """Normalised name to its row and whether it is a stand-in."""
     _trees: CompleteTrees = field(init=False, repr=False)

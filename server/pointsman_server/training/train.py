@@ -6,13 +6,13 @@ wording      learn the latents from words and pairs of words (`wording`)
 booster      learn what the wording leaves of the latents; both cross-fitted, so that what is said of a prompt comes from
              regressions and trees that never saw its question
 profiles     fit every LLM to the cross-fitted latents (`profiles`): its loadings meet latents as good as in service
-intervals    calibrate on the held-out prompts
+promises     calibrate intervals and risks on the held-out prompts
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from pointsman_server.training.embedding import fit_word_table
 from pointsman_server.training.factors import factorise, smoothed
 from pointsman_server.training.llms import KnownLlm, llm_of
 from pointsman_server.training.profiles import FittedProfiles, fit_lengths, fit_profiles, length_targets
+from pointsman_server.training.risk import calibrate
 from pointsman_server.training.wording import fit_wording, ngram_counts
 
 Floats = npt.NDArray[np.float32]
@@ -146,7 +147,7 @@ def train(
         calibration=IntervalCalibration(*UNCALIBRATED, STAND_IN_VARIANCE),
     )
     progress("profiles", 1.0)
-    return _with_calibration(model, held_out)
+    return _with_risks(_with_calibration(model, held_out), held_out, rng)
 
 
 def llm_columns(dataset: Dataset, *, labels_min: int) -> LlmColumns:
@@ -373,16 +374,23 @@ def _with_calibration(model: QualityModel, held_out: Dataset) -> QualityModel:
         ((scale, floor) for scale in VARIANCE_SCALES for floor in VARIANCE_FLOORS),
         key=lambda pair: _log_likelihood(measured, scale=pair[0], floor=pair[1]),
     )
-    return QualityModel(
-        name=model.name,
-        version=model.version,
-        features=model.features,
-        booster=model.booster,
-        profiles=model.profiles,
-        table=model.table,
-        category_axes=model.category_axes,
-        calibration=IntervalCalibration(float(scale), float(floor), STAND_IN_VARIANCE),
-    )
+    return replace(model, calibration=IntervalCalibration(float(scale), float(floor), STAND_IN_VARIANCE))
+
+
+def _with_risks(model: QualityModel, held_out: Dataset, rng: np.random.Generator) -> QualityModel:
+    """The same model with what the held-out prompts show of falling short of the best candidate."""
+    columns = llm_columns(held_out, labels_min=1)
+    row_of = {profile.model: row for row, profile in enumerate(model.profiles)}
+    known = [column for column, llm in enumerate(columns.llms) if llm.model in row_of]
+    if not known:
+        return model
+    rows = np.array([row_of[columns.llms[column].model] for column in known], dtype=np.intp)
+    predicted = [
+        success(model.table, model.calibration, rows, model.latent(text)[0], stand_in=NO_STAND_IN)[0]
+        for text in held_out.texts
+    ]
+    observed = columns.quality[:, known].astype(np.float64)
+    return replace(model, risk_table=calibrate(np.stack(predicted), observed, held_out.sources, rng=rng))
 
 
 def _log_likelihood(measured: list[Cell], *, scale: float, floor: float) -> float:

@@ -207,6 +207,10 @@ class _RejectionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rejec
     """It failed of late and is left alone for now."""
     REJECTION_REASON_RATE_LIMITED: _RejectionReason.ValueType  # 10
     """Its provider limits our rate for now."""
+    REJECTION_REASON_RISK_TOO_HIGH: _RejectionReason.ValueType  # 11
+    """It would fall short of the best candidate's quality more often than a bound accepts."""
+    REJECTION_REASON_RISK_UNKNOWN: _RejectionReason.ValueType  # 12
+    """Nothing is known of how often it falls short, because the quality model was made without enough held-out prompts."""
 
 class RejectionReason(_RejectionReason, metaclass=_RejectionReasonEnumTypeWrapper):
     """The kinds of reason for which an endpoint is not eligible."""
@@ -233,6 +237,10 @@ REJECTION_REASON_BREAKER_OPEN: RejectionReason.ValueType  # 9
 """It failed of late and is left alone for now."""
 REJECTION_REASON_RATE_LIMITED: RejectionReason.ValueType  # 10
 """Its provider limits our rate for now."""
+REJECTION_REASON_RISK_TOO_HIGH: RejectionReason.ValueType  # 11
+"""It would fall short of the best candidate's quality more often than a bound accepts."""
+REJECTION_REASON_RISK_UNKNOWN: RejectionReason.ValueType  # 12
+"""Nothing is known of how often it falls short, because the quality model was made without enough held-out prompts."""
 Global___RejectionReason: _TypeAlias = RejectionReason  # noqa: Y015
 
 class _AttemptFailureKind:
@@ -516,7 +524,11 @@ class QualityBound(_message.Message):
     max: _builtins.float
     """The most that is wanted, 0 to 1. Absent: no upper bound."""
     risk: _builtins.float
-    """The accepted probability that min does not hold in truth, 0.01 to 0.5. Absent: the expectation is bounded."""
+    """The accepted probability that min does not hold in truth, 0.01 to 0.5. Absent: the expectation is bounded.
+    On quality: that the expected quality on prompts of this kind is below min. On relative quality: that the answer
+    itself scores less than min times what the best candidate's would, as calibrated on held-out prompts. Where nothing
+    is known of that risk, only the best candidate is eligible.
+    """
     def __init__(
         self,
         *,
@@ -1000,6 +1012,7 @@ class Candidate(_message.Message):
     UTILITY_TERMS_FIELD_NUMBER: _builtins.int
     REJECTIONS_FIELD_NUMBER: _builtins.int
     ALTERNATIVE_FIELD_NUMBER: _builtins.int
+    SHORTFALL_RISK_FIELD_NUMBER: _builtins.int
     endpoint: _builtins.str
     """The endpoint, model@provider."""
     model: _builtins.str
@@ -1020,6 +1033,10 @@ class Candidate(_message.Message):
     """Share of recent calls that failed, 0 to 1. Absent: unknown."""
     alternative: _builtins.int
     """Index of the router's alternative that ranks it, from 0. Fallbacks come after 0."""
+    shortfall_risk: _builtins.float
+    """The probability that its answer falls short of the best candidate's by more than a bound with a risk allows, 0 to 1;
+    of several such bounds the highest. 1: more than 0.5. Absent: no bound states a risk, or it is unknown.
+    """
     @_builtins.property
     def quality(self) -> Global___QualityPrediction:
         """Predicted quality. Absent: unknown."""
@@ -1068,10 +1085,11 @@ class Candidate(_message.Message):
         utility_terms: _abc.Iterable[Global___UtilityTerm] | None = ...,
         rejections: _abc.Iterable[Global___Rejection] | None = ...,
         alternative: _builtins.int = ...,
+        shortfall_risk: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_error_rate", b"_error_rate", "_output_token_count", b"_output_token_count", "_utility", b"_utility", "cost_usd", b"cost_usd", "end_to_end_latency", b"end_to_end_latency", "error_rate", b"error_rate", "inter_token_latency", b"inter_token_latency", "output_token_count", b"output_token_count", "quality", b"quality", "runtime_age", b"runtime_age", "ttft", b"ttft", "utility", b"utility"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_error_rate", b"_error_rate", "_output_token_count", b"_output_token_count", "_shortfall_risk", b"_shortfall_risk", "_utility", b"_utility", "cost_usd", b"cost_usd", "end_to_end_latency", b"end_to_end_latency", "error_rate", b"error_rate", "inter_token_latency", b"inter_token_latency", "output_token_count", b"output_token_count", "quality", b"quality", "runtime_age", b"runtime_age", "shortfall_risk", b"shortfall_risk", "ttft", b"ttft", "utility", b"utility"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_error_rate", b"_error_rate", "_output_token_count", b"_output_token_count", "_utility", b"_utility", "alternative", b"alternative", "cost_usd", b"cost_usd", "end_to_end_latency", b"end_to_end_latency", "endpoint", b"endpoint", "error_rate", b"error_rate", "inter_token_latency", b"inter_token_latency", "model", b"model", "output_token_count", b"output_token_count", "probability", b"probability", "provider", b"provider", "quality", b"quality", "rank", b"rank", "rejections", b"rejections", "runtime_age", b"runtime_age", "ttft", b"ttft", "utility", b"utility", "utility_terms", b"utility_terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_error_rate", b"_error_rate", "_output_token_count", b"_output_token_count", "_shortfall_risk", b"_shortfall_risk", "_utility", b"_utility", "alternative", b"alternative", "cost_usd", b"cost_usd", "end_to_end_latency", b"end_to_end_latency", "endpoint", b"endpoint", "error_rate", b"error_rate", "inter_token_latency", b"inter_token_latency", "model", b"model", "output_token_count", b"output_token_count", "probability", b"probability", "provider", b"provider", "quality", b"quality", "rank", b"rank", "rejections", b"rejections", "runtime_age", b"runtime_age", "shortfall_risk", b"shortfall_risk", "ttft", b"ttft", "utility", b"utility", "utility_terms", b"utility_terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
@@ -1079,6 +1097,8 @@ class Candidate(_message.Message):
     _WhichOneofArgType__error_rate: _TypeAlias = _typing.Literal["_error_rate", b"_error_rate"]  # noqa: Y015
     _WhichOneofReturnType__output_token_count: _TypeAlias = _typing.Literal["output_token_count"]  # noqa: Y015
     _WhichOneofArgType__output_token_count: _TypeAlias = _typing.Literal["_output_token_count", b"_output_token_count"]  # noqa: Y015
+    _WhichOneofReturnType__shortfall_risk: _TypeAlias = _typing.Literal["shortfall_risk"]  # noqa: Y015
+    _WhichOneofArgType__shortfall_risk: _TypeAlias = _typing.Literal["_shortfall_risk", b"_shortfall_risk"]  # noqa: Y015
     _WhichOneofReturnType__utility: _TypeAlias = _typing.Literal["utility"]  # noqa: Y015
     _WhichOneofArgType__utility: _TypeAlias = _typing.Literal["_utility", b"_utility"]  # noqa: Y015
     @_typing.overload
@@ -1087,6 +1107,8 @@ class Candidate(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__error_rate) -> _WhichOneofReturnType__error_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output_token_count) -> _WhichOneofReturnType__output_token_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shortfall_risk) -> _WhichOneofReturnType__shortfall_risk | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__utility) -> _WhichOneofReturnType__utility | None: ...
 
@@ -1222,7 +1244,9 @@ class Rejection(_message.Message):
     limit: _builtins.float
     """The limit, in the metric's unit. Absent: the reason is not a bound."""
     actual: _builtins.float
-    """The value that violates it, in the metric's unit. Absent: unknown, or the reason is not a bound."""
+    """The value that violates it, in the metric's unit; where the risk is too high, the risk, 0 to 1. Absent: unknown, or
+    the reason is not a bound.
+    """
     def __init__(
         self,
         *,
