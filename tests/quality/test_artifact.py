@@ -131,14 +131,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "not an object": (
         lambda path: (path / MANIFEST_FILE).write_bytes(b"[]"),
         (
-            "{path}: schema version is None, this version of pointsman reads 1; "
+            "{path}: schema version is None, this version of pointsman reads 2; "
             "rebuild the artifact or install the version that wrote it"
         ),
     ),
     "other schema": (
-        _edit_manifest(schema_version=2),
+        _edit_manifest(schema_version=1),
         (
-            "{path}: schema version is 2, this version of pointsman reads 1; "
+            "{path}: schema version is 1, this version of pointsman reads 2; "
             "rebuild the artifact or install the version that wrote it"
         ),
     ),

@@ -22,7 +22,7 @@ from pointsman_server.training.evaluate import evaluate
 from pointsman_server.training.train import TrainingSettings, train
 
 NAME = "builtin"
-VERSION = "2026.11.24"
+VERSION = "2026.11.25"
 
 TRAINED_SOURCES = (
     Source("mmlu_pro", "Apache-2.0", "trained: knowledge and reasoning, 10-way multiple choice"),

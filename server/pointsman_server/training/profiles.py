@@ -42,6 +42,10 @@ INTERCEPT_VARIANCE = 1.0
 """Between models, log-odds squared: at the mean prompt most answer 0.25 to 0.75 well."""
 LATENT_DEVIATION_MIN = 1e-3
 """A latent that varies less than this over the prompts carries nothing and is not blown up to unit variance."""
+SPREAD_ROUND_COUNT = 8
+"""Steps of expectation and maximisation; more change nothing that a joining model shows (docs/quality.md)."""
+SPREAD_PRIOR_COUNT = 10.0
+"""Models that the fixed spread counts as when the spread of joining models is learned: three models tell little of it."""
 LENGTH_RIDGE = 50.0
 """Prior outcomes that hold a model's length slope at 1, which is the slope of the mean model."""
 LENGTH_LABELS_MIN = 50
@@ -62,6 +66,23 @@ class FittedProfiles:
 
     weights: Doubles
     covariance: Doubles
+    common: CommonProfile
+    """What a model without labels starts from."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommonProfile:
+    """What is common among the fitted models, on the scale of their profiles: log-odds where a prompt's ease is unknown."""
+
+    mean: Doubles
+    """(1 + latents,)."""
+    factor: Doubles
+    """(1 + latents, directions): the spread of the models around the mean, as learned from them, is factor factor^T."""
+    ease: Doubles
+    """Of each prompt, log-odds before they were flattened."""
+    shift: float
+    slope: float
+    """A profile's log-odds are shift + slope x those at known ease, without the ease."""
 
 
 def fit_profiles(
@@ -97,10 +118,23 @@ def fit_profiles(
         ease -= design @ told
         weights += told
         prior = Prior(mean=common + told, precision=precision)
+    spread = _spread(weights, covariance, prior)
     shift, slope = _flattening(design @ weights.T, quality)
     weights *= slope
     weights[:, 0] += shift
-    return FittedProfiles(weights=weights @ whitening.T, covariance=slope**2 * (whitening @ covariance @ whitening.T))
+    mean = slope * prior.mean
+    mean[0] += shift
+    return FittedProfiles(
+        weights=weights @ whitening.T,
+        covariance=slope**2 * (whitening @ covariance @ whitening.T),
+        common=CommonProfile(
+            mean=whitening @ mean,
+            factor=slope * whitening @ np.linalg.cholesky(spread),
+            ease=ease,
+            shift=shift,
+            slope=slope,
+        ),
+    )
 
 
 def _fit_ease(
@@ -136,6 +170,23 @@ def _common_mean(weights: Doubles, covariance: Doubles, prior: Prior) -> Doubles
     information = (precision - precision @ covariance @ precision).sum(axis=0)
     evidence = precision @ (weights - covariance @ (precision @ prior.mean)).sum(axis=0)
     return np.asarray(np.linalg.solve(information + COMMON_RIDGE * np.eye(len(evidence)), evidence), dtype=np.float64)
+
+
+def _spread(weights: Doubles, covariance: Doubles, prior: Prior) -> Doubles:
+    """The likely covariance of the models' weights around the common mean, by expectation and maximisation (Dempster,
+    Laird and Rubin, 1977) from the fixed one. It is for models that join: few labels then move the weights together as
+    models differ. Between the sources that a model has no labels in it would carry what is not so (see above)."""
+    precision = prior.precision
+    fixed = np.linalg.inv(precision)
+    information = np.linalg.inv(covariance) - precision
+    pull = np.einsum("mij,mj->mi", np.linalg.inv(covariance), weights - prior.mean)
+    spread = fixed
+    for _ in range(SPREAD_ROUND_COUNT):
+        uncertain = np.linalg.inv(information + np.linalg.inv(spread))
+        deviation = np.einsum("mij,mj->mi", uncertain, pull)
+        seen = np.einsum("mi,mj->ij", deviation, deviation) + uncertain.sum(axis=0)
+        spread = (seen + SPREAD_PRIOR_COUNT * fixed) / (len(weights) + SPREAD_PRIOR_COUNT)
+    return np.asarray(spread, dtype=np.float64)
 
 
 def _whitening(latents: Doubles) -> Doubles:

@@ -21,6 +21,7 @@ from pointsman_server.quality.model import IntervalCalibration, Profile, Profile
 from pointsman_server.training.dataset import Dataset, DatasetError, Matrix, Strings
 from pointsman_server.training.embedding import fit_features
 from pointsman_server.training.factors import factorise, smoothed
+from pointsman_server.training.joining import fit_joining
 from pointsman_server.training.llms import KnownLlm, llm_of
 from pointsman_server.training.profiles import FittedProfiles, fit_lengths, fit_profiles, length_targets
 
@@ -128,6 +129,7 @@ def train(
         profiles=tuple(_profile(llm, dataset) for llm in columns.llms),
         table=table,
         calibration=IntervalCalibration(*UNCALIBRATED, STAND_IN_VARIANCE),
+        joining=fit_joining(fitted, latents[:, :-1], training.categories, rng),
     )
     progress("profiles", 1.0)
     return _with_calibration(model, held_out)
@@ -320,6 +322,7 @@ def _with_calibration(model: QualityModel, held_out: Dataset) -> QualityModel:
         profiles=model.profiles,
         table=model.table,
         calibration=IntervalCalibration(float(scale), float(floor), STAND_IN_VARIANCE),
+        joining=model.joining,
     )
 
 
