@@ -81,6 +81,10 @@ bench-overhead: $(STAMP) ## Measures what Route and Complete cost, beside a bare
 bench-quality: $(STAMP) ## Measures what a quality prediction costs.
 	@$(BIN)/python benchmarks/quality_latency.py $(ARGS)
 
+.PHONY: bench-joining
+bench-joining: $(STAMP) ## Measures how well models join without retraining. DATA=folder of prompts.parquet and outcomes.parquet.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.joining --data $(DATA) $(ARGS)
+
 .PHONY: clean
 clean: ## Removes what was made here, .venv included.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -42,6 +42,7 @@ from pointsman_server.providers.http_client import default_tls
 from pointsman_server.providers.registry import create_provider
 from pointsman_server.providers.simulated import SimulatedProviders
 from pointsman_server.providers.weather import demo_weather
+from pointsman_server.published import check_benchmarks, with_catalog_scores
 from pointsman_server.quality.artifact import MANIFEST_FILE, builtin_artifact_path, load
 from pointsman_server.quality.model import QualityModel
 from pointsman_server.router import Router
@@ -183,6 +184,7 @@ class Application:
 
         Raises:
             ArtifactError: a quality artifact can't be loaded; the old configuration stays.
+            ConfigError: a published score is of a benchmark that no artifact knows; likewise.
         """
         self.router.world = self._world(config)
         self.router.tracker.retain(frozenset(config.catalog.by_name))
@@ -191,6 +193,7 @@ class Application:
 
     def _world(self, config: Config) -> World:
         models: dict[tuple[Path, str | None], QualityModel] = {}
+        scored: dict[tuple[Path, str | None], QualityModel] = {}
         routers = {}
         for name, settings in config.routers.items():
             path = settings.artifact or config.quality_artifact or builtin_artifact_path()
@@ -200,7 +203,9 @@ class Application:
             named = _named_router(settings, config)
             version = _hash(config.catalog.version, model.version, settings.version)
             text = str(effective_router_string(named.alternatives))
-            routers[name] = ServedRouter(named, version, model, text)
+            quality = scored[key] = scored.get(key) or with_catalog_scores(model, config.catalog)
+            routers[name] = ServedRouter(named, version, quality, text)
+        check_benchmarks(config.catalog, {name for model in models.values() for name in model.joining.benchmarks})
         self._models = models
         return World.of(
             config.catalog,

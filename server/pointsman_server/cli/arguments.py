@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,6 +38,7 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_command(commands, "routers", "list the named routers", remote)
     _add_command(commands, "health", "tell whether a server takes calls, for probes", remote)
     _add_catalog(commands)
+    _add_calibrate(commands)
     demo = _add_command(commands, "demo", "show a router at work with simulated endpoints")
     demo.add_argument("--once", action="store_true", help="end after the tour in place of leaving the server running")
     _add_command(commands, "version", "print the version")
@@ -142,6 +144,27 @@ def _add_catalog(commands: _Commands) -> None:
 
     check = _add_command(parts, "check", "list every fault of a configuration", module="catalog_check")
     check.add_argument("file", metavar="FILE", type=Path, help="the configuration")
+
+
+def _add_calibrate(commands: _Commands) -> None:
+    calibrate = _add_command(commands, "calibrate", "let a model join a trained artifact with a few labelled prompts")
+    calibrate.add_argument(
+        "--artifact", metavar="FOLDER", type=Path, required=True, help="a trained artifact; builtin is the shipped one"
+    )
+    calibrate.add_argument(
+        "--data", metavar="FOLDER", type=Path, required=True, help="the labelled prompts, as for training; 20 or more"
+    )
+    calibrate.add_argument("--model", metavar="NAME", required=True, help="who joins, as the outcomes call it")
+    calibrate.add_argument(
+        "--stand-in-of", metavar="NAME", help="a model of the artifact of which it is a near relative, to start from"
+    )
+    calibrate.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="where to put the new artifact")
+    calibrate.add_argument(
+        "--replace", action="store_true", help="take the place of a profile that the artifact has of this model"
+    )
+    calibrate.add_argument(
+        "--created", metavar="DATE", type=date.fromisoformat, help="the date that the artifact tells (default: today)"
+    )
 
 
 def _positive_seconds(text: str) -> float:
