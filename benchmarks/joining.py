@@ -26,7 +26,7 @@ from pointsman_server.training.joining import benchmark_members, posterior_of_la
 from pointsman_server.training.llms import llm_of
 from pointsman_server.training.train import CELL_SIZE_MIN, train
 
-from benchmarks.harness.machine import this_machine
+from benchmarks.harness.machine import Machine, this_machine
 
 Doubles = npt.NDArray[np.float64]
 
@@ -321,9 +321,10 @@ def summary(judged: Sequence[Judged], seed: int) -> dict[str, dict[str, dict[str
     return report
 
 
-def markdown(judged: Sequence[Judged], report: Mapping[str, Mapping[str, Mapping[str, float]]], seed: int) -> str:
+def markdown(
+    judged: Sequence[Judged], report: Mapping[str, Mapping[str, Mapping[str, float]]], machine: Machine, seed: int
+) -> str:
     """The report for people."""
-    machine = this_machine()
     lines = [
         "# How well an LLM joins without retraining",
         "",
@@ -371,13 +372,18 @@ def main() -> int:
     except DatasetError as error:
         print(error, file=sys.stderr)
         return 2
+    machine = this_machine()
     judged = measure(data, options.seed)
     report = summary(judged, options.seed)
-    text = markdown(judged, report, options.seed)
+    text = markdown(judged, report, machine, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "joining.md").write_text(text, encoding="utf-8")
-    machine = asdict(this_machine())
-    content = {"machine": machine, "seed": options.seed, "summary": report, "models": [asdict(one) for one in judged]}
+    content = {
+        "machine": asdict(machine),
+        "seed": options.seed,
+        "summary": report,
+        "models": [asdict(one) for one in judged],
+    }
     (options.out / "joining.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(text)
     return 0

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import json
 import numpy as np
+from benchmarks.harness.machine import this_machine
 from benchmarks.joining import SOURCES, WAYS, Judged, auc, markdown, share_of_gain, summary
 
 def judged(source, scores):
@@ -28,7 +29,7 @@ print(json.dumps({
     "auc": auc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([0.0, 0.0, 1.0, 1.0])),
     "share": share_of_gain(models, "scores", np.random.default_rng(1)),
     "coverage": report["all"]["scores"]["coverage_90"],
-    "page": markdown(models, report, 1),
+    "page": markdown(models, report, this_machine(), 1),
 }))
 """
 

@@ -22,7 +22,7 @@ from pointsman_server.quality.joining import (
     relative_prior,
 )
 from pointsman_server.quality.model import JoinedProfile, QualityModel
-from pointsman_server.quality.published import with_published_scores
+from pointsman_server.quality.published import usual_length, with_published_scores
 
 PROMPTS = (
     "What is 17 * 23?",
@@ -131,13 +131,15 @@ class TestWithPublishedScores:
     """A model joined by what the catalog tells."""
 
     def test_a_new_name_becomes_known(self, builtin: QualityModel) -> None:
-        """An LLM that the artifact has never heard of is predicted, the better the higher its score."""
+        """An LLM that the artifact has never heard of is predicted, the better the higher its score, at a usual length."""
         scores = {"vendor/Brand-New": {"mmlu_pro": 0.85}, "brand-old": {"mmlu_pro": 0.25}}
         joined = with_published_scores(builtin, scores)
         for prompt in PROMPTS:
             found = joined.predict(prompt, ["brand-new", "brand-old"])
             assert found["brand-new"].mean > found["brand-old"].mean
-            assert found["brand-new"].output_token_count is None
+            lengths = [one.output_token_count for one in builtin.predict(prompt, sorted(builtin.models)).values()]
+            known = [length for length in lengths if length is not None]
+            assert min(known) < (found["brand-new"].output_token_count or 0.0) < max(known)
 
     def test_the_others_stay_as_they_are(self, builtin: QualityModel) -> None:
         """Each model that was known before is predicted the same, bit for bit, by the same booster."""
@@ -174,6 +176,19 @@ class TestWithPublishedScores:
         one, other = with_published_scores(builtin, scores), with_published_scores(builtin, turned)
         assert one.profiles == other.profiles
         assert one.table.weights.tobytes() == other.table.weights.tobytes()
+
+
+class TestUsualLength:
+    """How long the answers of a model are of which only scores are known."""
+
+    def test_it_is_the_mean_of_those_that_are_known(self) -> None:
+        """Models without a length do not count."""
+        lengths = np.array([[5.0, 1.0], [np.nan, np.nan], [6.0, 1.2]], dtype=np.float32)
+        assert usual_length(lengths) == pytest.approx((5.5, 1.1))
+
+    def test_where_none_is_known_it_is_unknown(self) -> None:
+        """No length is made up."""
+        assert np.isnan(usual_length(np.full((2, 2), np.nan, dtype=np.float32))).all()
 
 
 class TestWithProfiles:

@@ -249,7 +249,7 @@ class TestPosteriorOfLabels:
 class TestJoinedLength:
     """The expected length of a model that joins."""
 
-    POOL = np.array([[5.0, 1.0], [6.0, 1.2], [np.nan, np.nan]])
+    POOL = np.array([[5.0, 1.0], [6.0, 1.2], [np.nan, np.nan]], dtype=np.float32)
     LATENT = np.zeros(40)
 
     def lengths(self, count: int, tokens: float) -> npt.NDArray[np.float32]:

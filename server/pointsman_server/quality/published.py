@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
-from pointsman_server.quality.joining import Posterior, Prior, posterior_of_scores, relative_prior
+from pointsman_server.quality.joining import Floats, Posterior, Prior, posterior_of_scores, relative_prior
 from pointsman_server.quality.model import JoinedProfile, QualityModel, normalised
 
 MISFIT_VARIANCE = 0.25
 """What a joined profile's interval has on top, log-odds squared, for what no profile can express: half a unit of log-odds, as
 where an interval could not be fitted. The 90 % interval of a category's mean then holds in 90 % of categories or more of
 two sources of three, with scores or labels (benchmarks/results/joining.md)."""
-UNKNOWN_LENGTH = (float("nan"), float("nan"))
 
 
 def with_published_scores(model: QualityModel, scores: Mapping[str, Mapping[str, float]]) -> QualityModel:
@@ -35,7 +35,7 @@ def with_published_scores(model: QualityModel, scores: Mapping[str, Mapping[str,
         joined[normalised(name)] = JoinedProfile(
             model=normalised(name),
             posterior=fitting(model, posterior_of_scores(model.joining, starting_prior(model, name), known)),
-            length=UNKNOWN_LENGTH if found is None else length_of(model, found[0]),
+            length=usual_length(model.table.length) if found is None else _length(model.table.length[found[0]]),
         )
     return model.with_profiles(tuple(joined.values())) if joined else model
 
@@ -66,7 +66,13 @@ def fitting(model: QualityModel, posterior: Posterior) -> Posterior:
     return Posterior(posterior.weights, (covariance / model.calibration.variance_scale).astype(np.float32))
 
 
-def length_of(model: QualityModel, row: int) -> tuple[float, float]:
-    """Row of `ProfileTable.length`."""
-    intercept, slope = model.table.length[row].tolist()
+def usual_length(lengths: Floats) -> tuple[float, float]:
+    """Row of `ProfileTable.length` for a model of whose answers no length is known: the mean of those in the table, so
+    that what it costs can be told from its prices; NaN where no model's is known."""
+    known = lengths[np.isfinite(lengths).all(axis=1)].astype(np.float64)
+    return _length(known.mean(axis=0)) if len(known) else (float("nan"), float("nan"))
+
+
+def _length(row: npt.NDArray[np.floating]) -> tuple[float, float]:
+    intercept, slope = row.tolist()
     return intercept, slope

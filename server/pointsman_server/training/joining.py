@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,13 @@ from pointsman_server.quality.joining import (
     ANCHOR_COUNT,
     BENCHMARK_COUNT_MAX,
     BENCHMARK_PROMPTS_MIN,
+    Floats,
     Joining,
     Posterior,
 )
 from pointsman_server.quality.joining import Prior as JoiningPrior
 from pointsman_server.quality.model import JoinedProfile, QualityModel, normalised
-from pointsman_server.quality.published import fitting, starting_prior
+from pointsman_server.quality.published import fitting, starting_prior, usual_length
 from pointsman_server.training.dataset import Dataset, DatasetError, Matrix, Strings
 from pointsman_server.training.profiles import FittedProfiles, Prior, fit_profile
 
@@ -128,7 +130,7 @@ def calibrate(
     positions = np.stack([position for position, _ in read]).astype(np.float64)
     posterior = posterior_of_labels(starting_prior(model, relative), positions, quality[known])
     length_latent = np.array([latent for _, latent in read])
-    length = joined_length(model.table.length.astype(np.float64), length_latent, tokens[known])
+    length = joined_length(model.table.length, length_latent, tokens[known])
     joined = JoinedProfile(normalised(name), fitting(model, posterior), length)
     version = _version(model, dataset.texts[known], quality[known], tokens[known], f"{normalised(name)}\n{relative}")
     return Calibration(
@@ -168,24 +170,24 @@ def posterior_of_labels(prior: JoiningPrior, positions: Doubles, quality: npt.ND
     return Posterior(weights=weights.astype(np.float32), covariance=covariance.astype(np.float32))
 
 
-def joined_length(pool: Doubles, length_latent: Doubles, output_tokens: npt.NDArray[np.float32]) -> tuple[float, float]:
+def joined_length(pool: Floats, length_latent: Doubles, output_tokens: npt.NDArray[np.float32]) -> tuple[float, float]:
     """Log of the expected output tokens at length latent 0, and per unit; NaN where nothing tells.
 
     The slope is that of the `pool` (models, 2), which few lengths can't tell from the model's own; the intercept is
     shrunk to the pool's by how well its lengths tell it.
     """
     known = np.isfinite(output_tokens)
-    trained = pool[np.isfinite(pool[:, 0])]
-    slope = float(trained[:, 1].mean()) if len(trained) else 1.0
-    usual = float(trained[:, 0].mean()) if len(trained) else float("nan")
+    usual, slope = usual_length(pool)
     if (count := int(known.sum())) < LENGTH_LABELS_MIN:
         return usual, slope
+    has_pool = not isnan(usual)
+    slope = slope if has_pool else 1.0
     tokens, scale = output_tokens[known].astype(np.float64), np.exp(slope * length_latent[known])
     own = float(np.log(max(1.0, tokens.mean()) / scale.mean()))
-    if not len(trained):
+    if not has_pool:
         return own, slope
     noise = float(np.var(np.log1p(tokens) - np.log(scale), ddof=1)) / count
-    between = max(LENGTH_VARIANCE_MIN, float(trained[:, 0].var()))
+    between = max(LENGTH_VARIANCE_MIN, float(np.nanvar(pool[:, 0])))
     return (between * own + noise * usual) / (between + noise), slope
 
 
