@@ -1,10 +1,12 @@
 """docs/joining.md: what it shows is so.
 
-POINTSMAN_UPDATE_GOLDEN=1 writes what its example of a calibration prints, which names the shipped artifact's version.
+POINTSMAN_UPDATE_GOLDEN=1 writes what its example of a calibration prints, which names the shipped artifact's version, and
+the shares that `make bench-joining` has measured.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -19,6 +21,7 @@ from pointsman_server.quality.artifact import builtin_artifact_path, read_benchm
 
 _UPDATE = "POINTSMAN_UPDATE_GOLDEN" in os.environ
 _PAGE = Path(__file__).parents[2] / "docs" / "joining.md"
+_RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "joining.json"
 LABEL_COUNT = 50
 
 
@@ -71,3 +74,20 @@ def test_every_option_is_in_the_table() -> None:
     required = ["--artifact", "x", "--data", "x", "--model", "x", "--out", "x"]
     parsed = vars(build_parser({}).parse_args(["calibrate", *required]))
     assert sorted(listed) == sorted(f"--{name.replace('_', '-')}" for name in parsed if name != "module")
+
+
+def test_the_shares_are_those_that_were_measured() -> None:
+    """The table of shares is that of benchmarks/results/joining.json."""
+    page = _PAGE.read_text(encoding="utf-8")
+    table = re.search(r"<!-- test: shares -->\n\|([^\n]*)\|\n[^\n]*\n((?:\|[^\n]*\n)*)", page)
+    assert table is not None
+    ways = [cell.strip() for cell in table[1].split("|")][2:]
+    summary = json.loads(_RESULTS.read_text(encoding="utf-8"))["summary"]
+    rows = [
+        [source, f"{of['scores']['models']:.0f}", *(f"{of[way]['share']:.0%}" for way in ways)]
+        for source, of in summary.items()
+    ]
+    given = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    if _UPDATE:
+        _PAGE.write_text(page[: table.start(2)] + given + page[table.end(2) :], encoding="utf-8")
+    assert given == table[2] or _UPDATE
