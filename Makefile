@@ -83,12 +83,20 @@ bench-overhead: $(STAMP) ## Measures what Route and Complete cost, beside a bare
 	@$(BIN)/python benchmarks/overhead.py $(ARGS)
 
 .PHONY: bench-quality
-bench-quality: $(STAMP) ## Measures what a quality prediction costs.
+bench-quality: $(STAMP) ## Measures how well prompts are routed, out of fold. DATA=folder of prompts.parquet and outcomes.parquet.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --data $(DATA) $(ARGS)
+
+.PHONY: bench-quality-latency
+bench-quality-latency: $(STAMP) ## Measures what a quality prediction costs.
 	@$(BIN)/python benchmarks/quality_latency.py $(ARGS)
 
 .PHONY: bench-risk
 bench-risk: $(STAMP) ## Measures whether stated risks hold on test prompts. DATA=folder of prompts.parquet and model_prices.csv.
 	@$(BIN)/python benchmarks/risk.py --data $(DATA)
+
+.PHONY: bench-joining
+bench-joining: $(STAMP) ## Measures how well models join without retraining. DATA=folder of prompts.parquet and outcomes.parquet.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.joining --data $(DATA) $(ARGS)
 
 .PHONY: clean
 clean: ## Removes what was made here, .venv included.

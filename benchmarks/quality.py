@@ -1,6 +1,6 @@
 """How well the quality model routes, out of fold, beside what it has to beat.
 
-    python benchmarks/quality.py --data DIR [--sets rl_gsm8k,llmrouter] [--seed 1]
+    python -m benchmarks.quality --data DIR [--sets rl_gsm8k,llmrouter] [--seed 1]
 
 Of each public set every question is predicted by a model that was trained on the other four fifths of the set's
 questions and on nothing else, with the settings of `pointsman train`. The baselines choose on the same four fifths.
@@ -13,9 +13,10 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,9 @@ from pointsman_server.training.own import train_own
 from pointsman_server.training.predictions import predictions
 from pointsman_server.training.resampling import Measured, Resamples, bootstrap_interval, measured
 from pointsman_server.training.train import BoosterSettings, fit_booster
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
+
+from benchmarks.harness.machine import this_machine
 
 RESULTS = Path(__file__).parent / "results"
 FOLD_COUNT = 5
@@ -128,6 +131,16 @@ PLAIN_XGBOOST = BoosterSettings(
 """As one would train it without a second thought: every model's quality from embedding and surface features."""
 
 
+def booster_progress(advance: Callable[[float], None], *, fold: int) -> Callable[[str, float], None]:
+    """What `train` tells its progress to; the booster takes most of the time."""
+
+    def told_of(step: str, share: float) -> None:
+        if step == "booster":
+            advance((fold + share) / FOLD_COUNT)
+
+    return told_of
+
+
 def out_of_fold(
     part: Dataset, *, seed: int, prices: Prices | None, advance: Callable[[float], None]
 ) -> tuple[OutOfFold, Costs | None]:
@@ -145,12 +158,11 @@ def out_of_fold(
     expected = None if costs is None else np.empty_like(quality)
     for fold in range(FOLD_COUNT):
         inside, outside = folds != fold, folds == fold
-        base = fold / FOLD_COUNT
         model = train_own(
             replace(part, splits=np.where(outside, "test", "train").astype(object)),
             seed=seed,
             name="fold",
-            progress=lambda step, share, base=base: advance(base + share * (step == "booster") / FOLD_COUNT),  # type: ignore[misc]
+            progress=booster_progress(advance, fold=fold),
         )
         names = [str(ModelNames.of(model).of_endpoint(endpoint)) for endpoint in part.endpoints]
         found = predictions(model, part.texts[outside].tolist(), names, lambda _count: None)
@@ -196,7 +208,7 @@ def told(value: Measured) -> list[float]:
     return [round(value.value, 5), round(value.low, 5), round(value.high, 5)]
 
 
-def set_figures(sample: OutOfFold, costs: Costs | None, *, seed: int) -> dict[str, object]:
+def set_figures(sample: OutOfFold, costs: Costs | None, *, seed: int) -> dict[str, Any]:
     """Everything that is told of one set."""
     resamples = Resamples.of(sample.questions, seed=seed)
     routing = routing_figures(sample, seed=seed, resample_count=len(resamples.counts))
@@ -205,7 +217,7 @@ def set_figures(sample: OutOfFold, costs: Costs | None, *, seed: int) -> dict[st
         column = chosen(sample.quality, best(sample.stored[name]))
         accuracy[name] = told(measured(float(column.mean()), resamples.means(column[:, np.newaxis])[:, 0]))
     predicted, observed = sample.predicted, sample.quality
-    figures: dict[str, object] = {
+    figures: dict[str, Any] = {
         "prompts": len(sample.quality),
         "models": len(sample.models),
         "accuracy": accuracy,
@@ -226,11 +238,11 @@ def set_figures(sample: OutOfFold, costs: Costs | None, *, seed: int) -> dict[st
         }
         for name in ("plain_xgboost", "nearest"):
             other = cost_figures(sample.routed_by(name), costs, seed=seed, resample_count=0)
-            figures["cost"]["aiq"][name] = told(other.aiq["router"])  # type: ignore[index]
+            figures["cost"]["aiq"][name] = told(other.aiq["router"])
     return figures
 
 
-def apgr_figures(sample: OutOfFold, *, seed: int) -> dict[str, object]:
+def apgr_figures(sample: OutOfFold, *, seed: int) -> dict[str, Any]:
     """APGR of every way to rank prompts for the strong model."""
     order = [sample.models.index(STRONG), sample.models.index(WEAK)]
     pair = replace(
@@ -247,7 +259,7 @@ def apgr_figures(sample: OutOfFold, *, seed: int) -> dict[str, object]:
     return {"prompts": len(pair.quality), "apgr": found}
 
 
-def transfer_figures(dataset: Dataset, *, seed: int, advance: Callable[[float], None]) -> dict[str, object]:
+def transfer_figures(dataset: Dataset, *, seed: int, advance: Callable[[float], None]) -> dict[str, Any]:
     """MT-bench by a model of RouteLLM's MMLU and GSM8K alone, none of whose questions is MT-bench's."""
     known = dataset.from_sources(["routellm"])
     known = known.where(~known.tagged("contaminated") & np.isin(known.datasets, ("mmlu", "gsm8k")))
@@ -256,7 +268,7 @@ def transfer_figures(dataset: Dataset, *, seed: int, advance: Callable[[float], 
         replace(known, splits=np.full(len(known.texts), "train", dtype=object)),
         seed=seed,
         name="transfer",
-        progress=lambda step, share: advance(share * (step == "booster")),
+        progress=booster_progress(advance, fold=0),
     )
     names = [str(ModelNames.of(model).of_endpoint(endpoint)) for endpoint in asked.endpoints]
     quality, lengths = asked.quality.astype(np.float64), input_tokens(asked)
@@ -276,7 +288,7 @@ def transfer_figures(dataset: Dataset, *, seed: int, advance: Callable[[float], 
     return apgr_figures(sample, seed=seed)
 
 
-def robustness_figures(model: QualityModel, dataset: Dataset, path: Path, *, seed: int) -> dict[str, object]:
+def robustness_figures(model: QualityModel, dataset: Dataset, path: Path, *, seed: int) -> dict[str, Any]:
     """How often the shipped artifact's choice changes when RouterArena's questions are paraphrased."""
     rows = pyarrow.parquet.read_table(path, columns=["global_index", "paraphrased_prompt"]).to_pylist()
     text_of = dict(zip(dataset.prompt_ids.tolist(), dataset.texts.tolist(), strict=True))
@@ -309,13 +321,13 @@ def choice(model: QualityModel, text: str) -> str:
     return max((name for name in FLIP_POOL if name in found), key=utility)
 
 
-def page(report: Mapping[str, object]) -> str:
+def page(report: Mapping[str, Any]) -> str:
     """The figures as Markdown tables."""
-    sets: dict[str, dict[str, object]] = report["sets"]  # type: ignore[assignment]
+    sets: dict[str, dict[str, Any]] = report["sets"]
     lines = [
         "# Routing by predicted quality, out of fold",
         "",
-        f"Made by `make bench-quality` (seed {report['seed']}, commit {report['commit']}, {report['date']}). Five folds over all questions of a set; intervals are 95 %, by bootstrap over questions.",
+        f"Made by `make bench-quality` (seed {report['seed']}, commit {report['machine']['git_commit']}, {report['machine']['date'][:10]}). Five folds over all questions of a set; intervals are 95 %, by bootstrap over questions.",
         "",
         "## APGR between gpt-4-1106-preview and mixtral-8x7b (RouteLLM's sets)",
         "",
@@ -324,7 +336,7 @@ def page(report: Mapping[str, object]) -> str:
     ]
     for name in ("rl_mmlu", "rl_gsm8k", "rl_mt_bench"):
         if name in sets:
-            apgr: dict[str, list[float]] = sets[name]["apgr"]  # type: ignore[assignment]
+            apgr: dict[str, list[float]] = sets[name]["apgr"]
             cells = [
                 _cell(apgr.get(key), 3)
                 for key in ("router", "random", "prompt_length", "best_per_category", "plain_xgboost", "nearest")
@@ -350,35 +362,35 @@ def page(report: Mapping[str, object]) -> str:
     shown = [n for n in sets if "accuracy" in sets[n]]
     lines.append("|---" * (len(shown) + 1) + "|")
     for policy in order:
-        row = [_cell(sets[n]["accuracy"].get(policy), 2, 100.0) for n in shown]  # type: ignore[attr-defined]
+        row = [_cell(sets[n]["accuracy"].get(policy), 2, 100.0) for n in shown]
         lines.append(f"| {policy.replace('_', ' ')} | " + " | ".join(row) + " |")
     lines.append(
         "| gain over the better of best single and category table | "
         + " | ".join(_cell(sets[n]["gain"], 2, 100.0) for n in shown)
         + " |"
-    )  # type: ignore[arg-type]
+    )
     for key in ("ece", "brier", "auc_within_model"):
         lines.append(f"| {key.replace('_', ' ')} | " + " | ".join(f"{sets[n][key]:.3f}" for n in shown) + " |")
     priced = [n for n in shown if "cost" in sets[n]]
     lines += ["", "## Cost", "", "| | " + " | ".join(priced) + " |", "|---" * (len(priced) + 1) + "|"]
-    lines.append("| cost from | " + " | ".join(str(sets[n]["cost"]["basis"]).replace("_", " ") for n in priced) + " |")  # type: ignore[index]
+    lines.append("| cost from | " + " | ".join(str(sets[n]["cost"]["basis"]).replace("_", " ") for n in priced) + " |")
     for key in ("router", "zero_router", "prompt_length", "best_per_category", "plain_xgboost", "nearest", "oracle"):
         lines.append(
             f"| AIQ, {key.replace('_', ' ')} | "
             + " | ".join(_cell(sets[n]["cost"]["aiq"].get(key), 3) for n in priced)
             + " |"
-        )  # type: ignore[index]
+        )
     for key, words in (
         ("share_of_cost_at_98", "share of the best single's cost at 98 % of its accuracy, %"),
         ("share_of_cost_at_100", "the same at 100 %, %"),
     ):
-        lines.append(f"| {words} | " + " | ".join(_cell(sets[n]["cost"][key], 0, 100.0) for n in priced) + " |")  # type: ignore[index]
+        lines.append(f"| {words} | " + " | ".join(_cell(sets[n]["cost"][key], 0, 100.0) for n in priced) + " |")
     if "robustness" in sets:
         robust = sets["robustness"]
         lines += [
             "",
             f"RouterArena's paraphrases ({robust['paraphrases']}): the shipped artifact's choice among {robust['models']} models changes for {_cell(robust['flip_rate'], 1, 100.0)} %.",
-        ]  # type: ignore[arg-type]
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -390,9 +402,7 @@ def _cell(values: list[float] | None, digits: int, factor: float = 1.0) -> str:
     return f"{value:.{digits}f}{interval}"
 
 
-def measure(
-    name: str, dataset: Dataset, data: Path, *, seed: int, advance: Callable[[float], None]
-) -> dict[str, object]:
+def measure(name: str, dataset: Dataset, data: Path, *, seed: int, advance: Callable[[float], None]) -> dict[str, Any]:
     """The figures of one set."""
     if name == "robustness":
         return robustness_figures(
@@ -405,6 +415,10 @@ def measure(
     sample, costs = out_of_fold(part, seed=seed, prices=prices, advance=advance)
     figures = set_figures(sample, costs, seed=seed)
     return figures | apgr_figures(sample, seed=seed) if name.startswith("rl_") else figures
+
+
+def _advance(progress: Progress, task: TaskID, share: float) -> None:
+    progress.update(task, completed=share)
 
 
 def main() -> None:
@@ -426,25 +440,18 @@ def main() -> None:
                 dataset,
                 options.data,
                 seed=options.seed,
-                advance=lambda share, task=task: progress.update(task, completed=share),  # type: ignore[misc]
+                advance=partial(_advance, progress, task),
             )
             before["sets"][name]["seconds"] = round(time.perf_counter() - started_s, 1)
             progress.update(task, completed=1.0)
             report = {
                 "seed": options.seed,
-                **provenance(),
+                "machine": asdict(this_machine()),
                 "sets": {key: before["sets"][key] for key in SETS if key in before["sets"]},
             }
             out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
             (RESULTS / "quality.md").write_text(page(report), encoding="utf-8")
     print(page(report))
-
-
-def provenance() -> dict[str, str]:
-    """When, where and from which state of the code."""
-    from quality_latency import machine
-
-    return {"date": datetime.now(UTC).date().isoformat(), **machine()}
 
 
 if __name__ == "__main__":

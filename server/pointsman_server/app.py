@@ -42,7 +42,9 @@ from pointsman_server.providers.http_client import default_tls
 from pointsman_server.providers.registry import create_provider
 from pointsman_server.providers.simulated import SimulatedProviders
 from pointsman_server.providers.weather import demo_weather
+from pointsman_server.published import check_benchmarks, with_catalog_scores
 from pointsman_server.quality.artifact import builtin_artifact_path
+from pointsman_server.quality.model import QualityModel
 from pointsman_server.router import Router
 from pointsman_server.runtime.tracker import RuntimeTracker
 from pointsman_server.simulation import simulated_config
@@ -108,6 +110,7 @@ class Application:
         self._config = config
         self._started_with = (config.server, config.telemetry)
         self._artifacts = renewed_artifacts(artifact_paths(config), {})
+        _check_scores(config, self._artifacts)
         self._reloading = asyncio.Lock()
         self._telemetry = telemetry or configure_telemetry(
             TelemetrySettings(
@@ -187,9 +190,11 @@ class Application:
 
         Raises:
             ArtifactError: a directory that had no artifact in force holds none that can be used; all stays as it was.
+            ConfigError: a published score is of a benchmark that no artifact knows; likewise.
         """
         async with self._reloading:
             artifacts = await asyncio.to_thread(renewed_artifacts, artifact_paths(config), self._artifacts)
+            _check_scores(config, artifacts)
             self._tell_renewed(artifacts)
             self._artifacts = artifacts
             self.router.world = self._world(config)
@@ -210,14 +215,17 @@ class Application:
                 logger.info("artifact %s: %s is in force%s", path, now.name, f", after {before.name}" if before else "")
 
     def _world(self, config: Config) -> World:
+        scored: dict[Path, QualityModel] = {}
         routers = {}
         for name, settings in config.routers.items():
-            held = self._artifacts[_artifact_path(settings, config)]
+            path = _artifact_path(settings, config)
+            held = self._artifacts[path]
             named = _named_router(settings, config)
+            model = scored[path] = scored.get(path) or with_catalog_scores(held.model, config.catalog)
             routers[name] = ServedRouter(
                 router=named,
                 version=_hash(config.catalog.version, held.digest, settings.version),
-                quality=held.model,
+                quality=model,
                 quality_artifact=held.name,
                 refused_update=held.refusal,
                 text=str(effective_router_string(named.alternatives)),
@@ -259,6 +267,11 @@ def artifact_paths(config: Config) -> tuple[Path, ...]:
 
 def _artifact_path(settings: RouterSettings, config: Config) -> Path:
     return settings.artifact or config.quality_artifact or builtin_artifact_path()
+
+
+def _check_scores(config: Config, artifacts: Mapping[Path, HeldArtifact]) -> None:
+    """Raises ConfigError for a published score that no artifact can make use of."""
+    check_benchmarks(config.catalog, {name for held in artifacts.values() for name in held.model.joining.benchmarks})
 
 
 def _named_router(settings: RouterSettings, config: Config) -> NamedRouter:

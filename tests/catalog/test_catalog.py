@@ -59,7 +59,12 @@ def test_every_fact_is_in_the_version() -> None:
         replace(base.endpoint, capabilities=frozenset({Capability.TOOLS})),
         replace(base.endpoint, labels=frozenset({("region", "eu")})),
     ]
-    entries = [replace(base, upstream_model="b"), replace(base, quality_model="b"), replace(base, stream=False)]
+    entries = [
+        replace(base, upstream_model="b"),
+        replace(base, quality_model="b"),
+        replace(base, stream=False),
+        replace(base, benchmark_scores=(("mmlu_pro", 0.7),)),
+    ]
     assert len(endpoints) == len([field for field in fields(Endpoint) if field.init]), "a new fact needs a line here"
     assert len(entries) == len(fields(CatalogEntry)) - 1, "a new fact needs a line here"
     changed = [*entries, *(replace(base, endpoint=endpoint) for endpoint in endpoints)]

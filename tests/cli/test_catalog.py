@@ -71,6 +71,23 @@ def test_a_wrong_configuration(pointsman: Pointsman, config: str) -> None:
     assert "Traceback" not in done.err
 
 
+def test_a_published_score_of_an_unknown_benchmark(pointsman: Pointsman, config: str) -> None:
+    """A check knows which benchmarks the artifact can read scores of, and what may have been meant."""
+    scores = '[models.small.benchmark_scores]\n"mmlu-pro" = 0.7\n'
+    Path(config).write_text(_CONFIG + scores, encoding="utf-8")
+    done = pointsman("catalog", "check", config)
+    assert (done.exit_code, done.out) == (1, "")
+    assert 'models."small".benchmark_scores."mmlu-pro": is no benchmark that the quality artifact knows' in done.err
+    assert "; did you mean mmlu_pro?" in done.err
+
+
+def test_a_published_score_of_a_known_benchmark(pointsman: Pointsman, config: str) -> None:
+    """Scores that count are no fault."""
+    scores = '[models.small.benchmark_scores]\nmmlu_pro = 0.7\n"mmlu_pro/physics" = 0.6\n'
+    Path(config).write_text(_CONFIG + scores, encoding="utf-8")
+    assert pointsman("catalog", "check", config).exit_code == 0
+
+
 def test_import_to_standard_output(pointsman: Pointsman, prices: str) -> None:
     """An import prints configuration and nothing else; what was left out is said beside it."""
     done = pointsman("catalog", "import", prices)

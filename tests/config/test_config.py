@@ -327,6 +327,26 @@ def test_the_order_of_providers_is_irrelevant() -> None:
     assert parse("".join(shuffled)) == parse("".join(blocks))
 
 
+def test_published_scores_belong_to_a_quality_model() -> None:
+    """Each endpoint of that quality model has them, in the order of their names, and no other endpoint has."""
+    twin = '[[endpoints]]\nmodel = "twin"\nprovider = "local"\nquality_model = "alpha"\n'
+    other = '[[endpoints]]\nmodel = "other"\nprovider = "local"\n'
+    scores = "[models.alpha.benchmark_scores]\nmmlu_pro = 1\ngsm8k = 0.5\n"
+    entries = parse(LOCAL + ALPHA + twin + other + scores).catalog.entries
+    found = {entry.endpoint.model: entry.benchmark_scores for entry in entries}
+    expected = (("gsm8k", 0.5), ("mmlu_pro", 1.0))
+    assert found == {"alpha": expected, "twin": expected, "other": ()}
+
+
+def test_a_files_own_scores_win_over_imported_ones(tmp_path: Path) -> None:
+    """As with providers and endpoints, the later table of a model replaces the earlier one as a whole."""
+    imported = "[models.alpha.benchmark_scores]\nmmlu_pro = 0.1\ngsm8k = 0.1\n"
+    (tmp_path / "scores.toml").write_text(imported, encoding="utf-8")
+    own = '[catalog]\nimport_files = ["scores.toml"]\n[models.alpha.benchmark_scores]\nmmlu_pro = 0.9\n'
+    (entry,) = parse(LOCAL + ALPHA + own, directory=tmp_path).catalog.entries
+    assert entry.benchmark_scores == (("mmlu_pro", 0.9),)
+
+
 def test_the_example_of_the_documentation_is_sound() -> None:
     """The example in docs/configuration.md parses and holds what it talks about."""
     document = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
@@ -350,6 +370,7 @@ def test_the_documentation_names_every_key() -> None:
     provider_keys = {"adapter", "base_url", "api_key_env", "headers", "headers_env", "max_tokens_field", "labels"}
     provider_keys |= {"connect_timeout_s", "idle_timeout_s", "whole_answer_timeout_s", "connection_count_max"}
     assert (entry_keys | {"upstream_model", "quality_model", "stream"} | provider_keys) <= rows.keys()
+    assert {field.name for field in dataclasses.fields(CatalogEntry)} - {"endpoint"} <= rows.keys()
     provider = {field.name: field.default for field in dataclasses.fields(ProviderSettings)}
     for key in ("connect_timeout_s", "idle_timeout_s", "whole_answer_timeout_s", "connection_count_max"):
         assert rows[key].strip("`") == str(provider[key])

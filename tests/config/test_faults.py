@@ -218,6 +218,33 @@ FAULTS = [
         "providers.a.connect_timeout_s",
         "must be a number above 0 and at most 3600, not inf",
     ),
+    # published scores
+    ("[models.alpha]", "models.alpha.benchmark_scores", "is required"),
+    (
+        "[models.alpha]\nbenchmark_scores = { mmlu_pro = 72.0 }",
+        "models.alpha.benchmark_scores.mmlu_pro",
+        "must be a number from 0 to 1, not 72.0",
+    ),
+    (
+        '[models.alpha]\nbenchmark_scores = { "mmlu_pro/law" = "high" }',
+        'models.alpha.benchmark_scores."mmlu_pro/law"',
+        "must be a number, not text",
+    ),
+    (
+        "[models.alpha]\nbenchmark_score = { mmlu_pro = 0.7 }\nbenchmark_scores = {}",
+        "models.alpha.benchmark_score",
+        "is unknown; did you mean benchmark_scores?",
+    ),
+    (
+        "[models.alpah]\nbenchmark_scores = { mmlu_pro = 0.7 }",
+        "models.alpah",
+        "is the quality_model of no endpoint; did you mean alpha?",
+    ),
+    (
+        "[models.alpha.benchmark_scores]\n" + "".join(f"b{index} = 0.5\n" for index in range(65)),
+        "models.alpha.benchmark_scores",
+        "must hold at most 64 scores, not 65",
+    ),
     (
         '[providers."q:1"]\nbase_url = "http://a"',
         'providers."q:1"',

@@ -19,6 +19,7 @@ from pointsman_server.decision.types import (
     BreakerState,
     Candidate,
     Capability,
+    Comparison,
     Decision,
     DecisionInput,
     DecisionReason,
@@ -338,6 +339,21 @@ def test_an_objective_seeks_its_end_and_ranks_the_unknown_last() -> None:
         exploration=NO_EXPLORATION,
     )
     assert [c.endpoint.model for c in decide(base).eligible] == ["cheap", "dear", "unknown"]
+
+
+def test_qualities_of_next_to_nothing_are_as_good_as_the_best() -> None:
+    """Where even the best quality is a rounding error, a share of it is 1, not a number beyond all bounds."""
+    base = DecisionInput(
+        decision_id="d-1",
+        facts=RequestFacts(input_token_count=10),
+        alternatives=(Policy(bounds=(Bound(Metric.RELATIVE_QUALITY, Comparison.LESS, 0.5, 0.51),)),),
+        endpoints=(Endpoint("m", "p"),),
+        qualities={"m": QualityPrediction(2.2e-311, 0.25, None)},
+        snapshot=RuntimeSnapshot(),
+        seed=1,
+    )
+    (rejection,) = decide(base).candidates[0].rejections
+    assert (rejection.reason, rejection.actual) == (RejectionReason.BOUND_VIOLATED, 1.0)
 
 
 def test_what_is_unknown_is_assumed_to_be_like_the_others() -> None:

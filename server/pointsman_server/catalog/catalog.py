@@ -25,6 +25,9 @@ class CatalogEntry:
     """The name under which the quality model knows the model."""
     stream: bool = True
     """Whether the provider is asked to stream; without it the answer comes as a whole."""
+    benchmark_scores: tuple[tuple[str, float], ...] = ()
+    """What is published of the quality model: benchmark and score, 0..1, by the benchmark's name. The same for every
+    entry of that quality model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ def _version(entries: Iterable[CatalogEntry]) -> str:
             entry.upstream_model,
             entry.quality_model,
             entry.stream,
+            entry.benchmark_scores,
         )
         digest.update(repr(facts).encode())
     return digest.hexdigest()[:VERSION_CHARACTER_COUNT]

@@ -1,4 +1,4 @@
-"""How the catalog's parts are written in TOML: names, labels, `[[endpoints]]`."""
+"""How the catalog's parts are written in TOML: names, labels, `[[endpoints]]`, `[models.NAME]`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ PROVIDER_COUNT_MAX = 256
 """Each holds a pool of connections; there are not as many providers in the world."""
 PRICE_USD_PER_MTOK_MAX = 10_000.0
 """More than ten times the highest list price known; a larger one is a price in the wrong unit."""
+BENCHMARK_COUNT_MAX = 64
+"""Scores of one model: more than any model card tells."""
 TOKEN_COUNT_MAX = 1_000_000_000
 """A hundred times the longest context known."""
 
@@ -98,6 +100,21 @@ def read_entry(table: Table, provider_labels: Mapping[str, Labels]) -> CatalogEn
         quality_model=quality_model or model,
         stream=stream,
     )
+
+
+def read_benchmark_scores(table: Table) -> tuple[tuple[str, float], ...]:
+    """The published scores of a model, by the benchmark's name; which benchmarks there are is for the artifact to say.
+
+    Args:
+        table: One of `[models]`.
+    """
+    table.require("benchmark_scores")
+    scores = table.table("benchmark_scores")
+    if len(scores.names) > BENCHMARK_COUNT_MAX:
+        table.fault("benchmark_scores", f"must hold at most {BENCHMARK_COUNT_MAX} scores, not {len(scores.names)}")
+    read = [(name, scores.number(name, None, minimum=0.0, maximum=1.0)) for name in scores.names[:BENCHMARK_COUNT_MAX]]
+    table.finish()
+    return tuple(sorted((name, score) for name, score in read if score is not None))
 
 
 def _price(table: Table, key: str) -> float | None:

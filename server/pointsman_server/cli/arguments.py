@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import TypeAlias
 
@@ -50,6 +51,7 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_calibrate(commands)
     demo = _add_command(commands, "demo", "show a router at work with simulated endpoints")
     demo.add_argument("--once", action="store_true", help="end after the tour in place of leaving the server running")
     _add_command(commands, "version", "print the version")
@@ -384,6 +386,27 @@ def _whole_number(text: str, *, value_max: int) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= value_max):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {value_max}")
     return int(text)
+
+
+def _add_calibrate(commands: _Commands) -> None:
+    calibrate = _add_command(commands, "calibrate", "let a model join a trained artifact with a few labelled prompts")
+    calibrate.add_argument(
+        "--artifact", metavar="FOLDER", type=Path, required=True, help="a trained artifact; builtin is the shipped one"
+    )
+    calibrate.add_argument(
+        "--data", metavar="FOLDER", type=Path, required=True, help="the labelled prompts, as for training; 20 or more"
+    )
+    calibrate.add_argument("--model", metavar="NAME", required=True, help="who joins, as the outcomes call it")
+    calibrate.add_argument(
+        "--stand-in-of", metavar="NAME", help="a model of the artifact of which it is a near relative, to start from"
+    )
+    calibrate.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="where to put the new artifact")
+    calibrate.add_argument(
+        "--replace", action="store_true", help="take the place of a profile that the artifact has of this model"
+    )
+    calibrate.add_argument(
+        "--created", metavar="DATE", type=date.fromisoformat, help="the date that the artifact tells (default: today)"
+    )
 
 
 def _positive_seconds(text: str) -> float:

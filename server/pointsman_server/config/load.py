@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from pointsman_server.catalog.catalog import Catalog, CatalogEntry
-from pointsman_server.catalog.entry_table import ENDPOINT_COUNT_MAX, PRICES_DATE_RULE, PROVIDER_COUNT_MAX, read_entry
-from pointsman_server.catalog.toml_table import Faults, Table, parse_toml, read_text, shortened
+from pointsman_server.catalog.entry_table import (
+    ENDPOINT_COUNT_MAX,
+    PRICES_DATE_RULE,
+    PROVIDER_COUNT_MAX,
+    read_benchmark_scores,
+    read_entry,
+)
+from pointsman_server.catalog.toml_table import Faults, Hint, Table, parse_toml, read_text, shortened
 from pointsman_server.catalog.well_known import well_known_text
 from pointsman_server.config.provider_table import (
     DEFAULT_ADAPTER,
@@ -259,7 +265,19 @@ def _read_entries(
             entries[name] = entry
     if len(entries) > ENDPOINT_COUNT_MAX:
         faults.add("endpoints", f"must be at most {ENDPOINT_COUNT_MAX} in all files together, not {len(entries)}")
-    return tuple(entries.values())
+    scores = _read_scores(layers, frozenset(entry.quality_model for entry in entries.values()))
+    return tuple(replace(entry, benchmark_scores=scores.get(entry.quality_model, ())) for entry in entries.values())
+
+
+def _read_scores(layers: Iterable[_Layer], quality_models: frozenset[str]) -> dict[str, tuple[tuple[str, float], ...]]:
+    """The published scores of each quality model that has any."""
+    scores: dict[str, tuple[tuple[str, float], ...]] = {}
+    for layer in layers:
+        for name, table in layer.table.tables("models", count_max=ENDPOINT_COUNT_MAX):
+            if name not in quality_models and not layer.well_known:
+                table.fault(None, "is the quality_model of no endpoint", Hint(name, quality_models))
+            scores[name] = read_benchmark_scores(table)
+    return scores
 
 
 def _no_endpoint_advice(entries: Iterable[CatalogEntry], providers: Mapping[str, Provider]) -> str:

@@ -32,7 +32,7 @@ from pointsman_server.decision.types import (
 RELAXATION_COUNT_MAX = 3
 """How many relaxations are offered: more would be a list to study, not an answer."""
 NEGLIGIBLE = 1e-30
-"""Values below it are relaxed to 0: no metric of ours is that small, and powers of ten stay within the range of floats."""
+"""Values below it are relaxed to 0, and a best quality below it counts as none: no metric of ours is that small, and powers of ten stay within the range of floats."""
 EVERYWHERE = SearchSpace()
 """The search space that allows every endpoint."""
 LISTED_NAME_COUNT = 4
@@ -209,7 +209,7 @@ def bounded_value(draft: Draft, bound: Bound, best_quality: float | None) -> flo
         value = pessimistic(draft, bound.metric, quantile=bound.quantile, upper=bound.comparison.is_upper)
     if bound.metric is Metric.RELATIVE_QUALITY and value is not None:
         # Where even the best candidate is worth nothing, every candidate is as good as the best.
-        return None if best_quality is None else value / best_quality if best_quality > 0.0 else 1.0
+        return None if best_quality is None else value / best_quality if best_quality > NEGLIGIBLE else 1.0
     return value
 
 

@@ -2,7 +2,7 @@
 
     manifest.json        schema, name, version, date, sources and licences, settings, metrics, checksum of every file
     booster.ubj          the vector-leaf booster, in XGBoost's own portable format
-    tensors.safetensors  word table, profile weights and covariances, table of risks
+    tensors.safetensors  word table, profile weights and covariances, table of risks, what models join by
     vocabulary.json      the words of the word table, one per row
     profiles.json        which names lead to which profile
     MODEL_CARD.md        the manifest for people, and what the model is good and not good for
@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from safetensors.numpy import save as save_tensors
 from pointsman_server.decision.risk import RiskTable
 from pointsman_server.errors import ArtifactError
 from pointsman_server.quality.features import FeatureExtractor, Window, WordTable
+from pointsman_server.quality.joining import Joining
 from pointsman_server.quality.model import IntervalCalibration, Profile, ProfileTable, QualityModel
 from pointsman_server.quality.ngrams import NgramTable
 
@@ -54,6 +55,22 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """An LLM that has joined by its own labels after the artifact was built."""
+
+    model: str
+    created: str
+    """ISO date."""
+    label_count: int
+    length_count: int
+    """Labels that came with the length of the answer."""
+    relative: str | None
+    """The model from whose profile it started; None started from what is common to all."""
+    joined_version: str
+    """Of the artifact that it joined."""
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """What the manifest tells beyond the model itself. All of it plain JSON values."""
 
@@ -65,6 +82,8 @@ class Provenance:
     """By group of held-out prompts, then by name of the metric."""
     packages: Mapping[str, str]
     """Versions of the packages that took part in training."""
+    joined: tuple[Joined, ...] = ()
+    """In the order in which they joined."""
 
 
 def builtin_artifact_path() -> Path:
@@ -139,6 +158,38 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def read_provenance(path: Path) -> Provenance:
+    """What the manifest of an artifact that loads tells beyond the model itself.
+
+    Raises:
+        ArtifactError: there is no manifest, or it is not what it should be.
+    """
+    manifest = read_manifest(path)
+    try:
+        return Provenance(
+            created=manifest["created"],
+            sources=tuple(Source(**source) for source in manifest["sources"]),
+            settings=manifest["settings"],
+            metrics=manifest["metrics"],
+            packages=manifest["packages"],
+            joined=tuple(Joined(**joined) for joined in manifest["joined"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: {MANIFEST_FILE} lacks what tells where the artifact comes from") from error
+
+
+def read_benchmarks(path: Path) -> tuple[str, ...]:
+    """The benchmarks whose scores the artifact in `path` knows how to read, without loading it.
+
+    Raises:
+        ArtifactError: there is no manifest, or it is not what it should be.
+    """
+    names = read_manifest(path).get("benchmarks")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ArtifactError(f"{path}: {MANIFEST_FILE} must list the benchmarks by which models join")
+    return tuple(names)
+
+
 def _verified_contents(path: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
     """The bytes of every file, each checked against its checksum; no more and no fewer files than there should be."""
     listed = manifest.get("files")
@@ -187,6 +238,8 @@ def _manifest(model: QualityModel, provenance: Provenance, contents: Mapping[str
         "settings": dict(provenance.settings),
         "metrics": {group: dict(values) for group, values in provenance.metrics.items()},
         "packages": dict(provenance.packages),
+        "benchmarks": list(model.joining.benchmarks),
+        "joined": [asdict(joined) for joined in provenance.joined],
         "files": {
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in sorted(contents.items())
@@ -230,6 +283,13 @@ def _model(manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Qualit
         ),
         category_axes=tensors["category_axes"],
         calibration=IntervalCalibration(**manifest["calibration"]),
+        joining=Joining(
+            prior_mean=tensors["joining_prior_mean"],
+            prior_factor=tensors["joining_prior_factor"],
+            benchmarks=tuple(manifest["benchmarks"]),
+            anchors=tensors["joining_anchors"],
+            offsets=tensors["joining_offsets"],
+        ),
         risk_table=_risk_table(tensors, prompt_count=manifest.get("risk_prompt_count")),
     )
 
@@ -248,6 +308,10 @@ def _tensors(model: QualityModel) -> dict[str, np.ndarray[Any, Any]]:
         "profile_weights": model.table.weights,
         "profile_covariance": model.table.covariance,
         "profile_length": model.table.length,
+        "joining_prior_mean": model.joining.prior_mean,
+        "joining_prior_factor": model.joining.prior_factor,
+        "joining_anchors": model.joining.anchors,
+        "joining_offsets": model.joining.offsets,
         **_risk_tensors(model.risk_table),
     }
 

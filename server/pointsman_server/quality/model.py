@@ -15,7 +15,8 @@ of the models rank them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from math import isnan
 
@@ -26,6 +27,7 @@ import xgboost
 from pointsman_server.decision.risk import RiskTable
 from pointsman_server.decision.types import QualityPrediction
 from pointsman_server.quality.features import FeatureExtractor
+from pointsman_server.quality.joining import Joining, Posterior
 from pointsman_server.quality.trees import CompleteTrees
 
 Floats = npt.NDArray[np.float32]
@@ -76,6 +78,17 @@ class ProfileTable:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinedProfile:
+    """The profile of an LLM that joins a trained model."""
+
+    model: str
+    """Its name, normalised."""
+    posterior: Posterior
+    length: tuple[float, float]
+    """As a row of `ProfileTable.length`."""
+
+
+@dataclass(frozen=True, slots=True)
 class IntervalCalibration:
     """How the posterior variance becomes an honest interval; fitted on held-out cells (see `standard_errors`)."""
 
@@ -117,6 +130,8 @@ class QualityModel:
     category_axes: Floats
     """(latents + 1, axes): what of the reading by category the profiles see beside the latents. May have no column."""
     calibration: IntervalCalibration
+    joining: Joining
+    """What it takes for an LLM to join."""
     risk_table: RiskTable | None = None
     """How likely candidates fall short of the best one; None where too few held-out prompts could tell."""
     _row_of: Mapping[str, tuple[int, bool]] = field(init=False, repr=False)
@@ -129,21 +144,41 @@ class QualityModel:
     def __post_init__(self) -> None:
         assert len(self.profiles) == len(self.table.weights), "one row per profile"
         self.booster.set_param({"nthread": 1})
-        rows: dict[str, tuple[int, bool]] = {}
-        for row, profile in enumerate(self.profiles):
-            for name in (profile.model, *profile.aliases, *profile.stand_ins):
-                assert name == normalised(name), name
-                assert name not in rows, f"{name} names two profiles"
-                rows[name] = (row, name in profile.stand_ins)
-        object.__setattr__(self, "_row_of", rows)
         object.__setattr__(self, "_trees", CompleteTrees.of(self.booster))
-        gathered = partial(_gathered, rows, self.table, self.calibration)
-        object.__setattr__(self, "_candidates", lru_cache(maxsize=CATALOG_COUNT_MAX)(gathered))
+        _index_profiles(self)
 
     @property
     def models(self) -> frozenset[str]:
         """Every name that `predict` knows, aliases and stand-ins included, normalised."""
         return frozenset(self._row_of)
+
+    def found(self, name: str) -> tuple[int, bool] | None:
+        """The row of the profile that answers for this model, and whether as a stand-in; None if there is none."""
+        return self._row_of.get(normalised(name))
+
+    def with_profiles(self, joined: Sequence[JoinedProfile], *, version: str | None = None) -> QualityModel:
+        """The same model with these profiles besides its own, which stay as they are. It shares features and booster.
+
+        A profile of the same name is replaced; a name that another profile answered to, as an alias or a stand-in, is
+        taken from it.
+        """
+        names = {p.model for p in joined}
+        assert len(names) == len(joined), "each model joins once"
+        kept = [row for row, profile in enumerate(self.profiles) if profile.model not in names]
+        former = {profile.model: profile for profile in self.profiles}
+        model = copy(self)
+        own = (_without_names(self.profiles[row], names) for row in kept)
+        new = (replace(_without_names(former.get(p.model, Profile(p.model)), names), endpoints=()) for p in joined)
+        table = ProfileTable(
+            weights=_extended(self.table.weights[kept], [p.posterior.weights for p in joined]),
+            covariance=_extended(self.table.covariance[kept], [p.posterior.covariance for p in joined]),
+            length=_extended(self.table.length[kept], [np.array(p.length, dtype=np.float32) for p in joined]),
+        )
+        object.__setattr__(model, "profiles", (*own, *new))
+        object.__setattr__(model, "table", table)
+        object.__setattr__(model, "version", self.version if version is None else version)
+        _index_profiles(model)
+        return model
 
     def predict(self, text: str, models: Sequence[str]) -> Mapping[str, QualityPrediction]:
         """What to expect of each of these models on this prompt, by the names given.
@@ -181,6 +216,32 @@ class QualityModel:
 
 
 _ONE = np.ones(1, dtype=np.float32)
+
+
+def _index_profiles(model: QualityModel) -> None:
+    """Derives what depends on the profiles of a model that is being made."""
+    rows: dict[str, tuple[int, bool]] = {}
+    for row, profile in enumerate(model.profiles):
+        for name in (profile.model, *profile.aliases, *profile.stand_ins):
+            assert name == normalised(name), name
+            assert name not in rows, f"{name} names two profiles"
+            rows[name] = (row, name in profile.stand_ins)
+    gathered = partial(_gathered, rows, model.table, model.calibration)
+    object.__setattr__(model, "_row_of", rows)
+    object.__setattr__(model, "_candidates", lru_cache(maxsize=CATALOG_COUNT_MAX)(gathered))
+
+
+def _without_names(profile: Profile, names: set[str]) -> Profile:
+    """The profile without these among its aliases and stand-ins."""
+    return replace(
+        profile,
+        aliases=tuple(name for name in profile.aliases if name not in names),
+        stand_ins=tuple(name for name in profile.stand_ins if name not in names),
+    )
+
+
+def _extended(rows: Floats, more: Sequence[Floats]) -> Floats:
+    return np.concatenate((rows, np.stack(more))) if more else rows
 
 
 def success(

@@ -75,6 +75,32 @@ def model_card(model: QualityModel, provenance: Provenance) -> str:
     )
 
 
+def with_joined(card: str, provenance: Provenance) -> str:
+    """The card of an artifact which models have joined by their labels; the last section lists them."""
+    written = card.partition(_JOINED_HEADING)[0].rstrip("\n")
+    rows = (
+        f"| {one.model} | {one.created} | {one.label_count} | {one.relative or ''} | {one.joined_version} |"
+        for one in provenance.joined
+    )
+    return "\n".join(
+        (
+            written,
+            "",
+            _JOINED_HEADING,
+            "",
+            "Since the build these have joined, each by its own labels. All that is measured above is from before.",
+            "",
+            "| model | on | labels | started from | joined version |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        )
+    )
+
+
+_JOINED_HEADING = "## Joined since"
+
+
 def _metric_table(provenance: Provenance) -> list[str]:
     sources = sorted(provenance.metrics)
     names = list({name: None for source in sources for name in provenance.metrics[source]})

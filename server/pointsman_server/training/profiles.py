@@ -9,9 +9,9 @@ ease is unknown; its variance flattens the odds, which the last step accounts fo
 
 `common` is learned from all models (Gelman and Hill, "Data Analysis Using Regression and Multilevel/Hierarchical
 Models", 2006), so a model with few labels, or labels on one kind of prompt only, takes from the others what its own do
-not tell, and its posterior covariance says how uncertain that leaves it. `spread` is fixed and tight on whitened
-latents: learning it as well fits a trained source no better, and makes models that were measured in one source only
-worse elsewhere than knowing nothing of them (docs/quality.md).
+not tell, and its posterior covariance says how uncertain that leaves it. `spread` is learned from one source, and fixed
+and tight on whitened latents for several: there, learning it would fit each source no better, and make models that were
+measured in one only worse elsewhere than knowing nothing of them (docs/quality.md).
 """
 
 from __future__ import annotations
@@ -40,8 +40,15 @@ STEP_TOLERANCE = 1e-4
 """Log-odds; a smaller step ends Newton's method."""
 INTERCEPT_VARIANCE = 1.0
 """Between models, log-odds squared: at the mean prompt most answer 0.25 to 0.75 well."""
+LOADING_VARIANCE_START = 0.1
+LOADING_VARIANCE_MIN, LOADING_VARIANCE_MAX = 1e-3, 4.0
+"""Bounds of what is learned, log-odds squared: from models that all rank prompts alike to specialists of one kind."""
 LATENT_DEVIATION_MIN = 1e-3
 """A latent that varies less than this over the prompts carries nothing and is not blown up to unit variance."""
+SPREAD_ROUND_COUNT = 8
+"""Steps of expectation and maximisation; more change nothing that a joining model shows (docs/quality.md)."""
+SPREAD_PRIOR_COUNT = 10.0
+"""Models that the fixed spread counts as when the spread of joining models is learned: three models tell little of it."""
 LENGTH_RIDGE = 50.0
 """Prior outcomes that hold a model's length slope at 1, which is the slope of the mean model."""
 LENGTH_LABELS_MIN = 50
@@ -62,10 +69,27 @@ class FittedProfiles:
 
     weights: Doubles
     covariance: Doubles
+    common: CommonProfile
+    """What a model without labels starts from."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommonProfile:
+    """What is common among the fitted models, on the scale of their profiles: log-odds where a prompt's ease is unknown."""
+
+    mean: Doubles
+    """(1 + latents,)."""
+    factor: Doubles
+    """(1 + latents, directions): the spread of the models around the mean, as learned from them, is factor factor^T."""
+    ease: Doubles
+    """Of each prompt, log-odds before they were flattened."""
+    shift: float
+    slope: float
+    """A profile's log-odds are shift + slope x those at known ease, without the ease."""
 
 
 def fit_profiles(
-    latents: Doubles, quality: Matrix, groups: Strings, *, loading_variance: float, ease_variance: float
+    latents: Doubles, quality: Matrix, groups: Strings, *, loading_variance: float | None, ease_variance: float
 ) -> FittedProfiles:
     """The profiles of all columns of `quality` (prompts x models, NaN unknown) on these latents (prompts x latents).
 
@@ -73,14 +97,14 @@ def fit_profiles(
         latents: of each prompt.
         quality: of each model on each prompt.
         groups: of prompts that were asked and scored alike.
-        loading_variance: the prior variance between models per whitened latent, in log-odds squared.
+        loading_variance: the prior variance between models per whitened latent, in log-odds squared; None learns it.
         ease_variance: the prior variance of ease between the prompts of a group, in log-odds squared.
     """
     whitening = _whitening(latents)
     design = np.column_stack((np.ones(len(latents)), latents)) @ whitening
     size, model_count = design.shape[1], quality.shape[1]
-    precision = np.diag([1.0 / INTERCEPT_VARIANCE, *[1.0 / loading_variance] * (size - 1)])
-    prior = Prior(mean=np.zeros(size), precision=precision)
+    variance = LOADING_VARIANCE_START if loading_variance is None else loading_variance
+    prior = Prior(mean=np.zeros(size), precision=_precision(size, variance))
     weights = np.zeros((model_count, size))
     covariance = np.zeros((model_count, size, size))
     ease = np.zeros(len(latents))
@@ -96,11 +120,37 @@ def fit_profiles(
         told = np.linalg.lstsq(design, ease, rcond=None)[0]
         ease -= design @ told
         weights += told
-        prior = Prior(mean=common + told, precision=precision)
+        if loading_variance is None:
+            variance = _learned_variance(weights - (common + told), covariance)
+        prior = Prior(mean=common + told, precision=_precision(size, variance))
+    spread = _spread(weights, covariance, prior)
     shift, slope = _flattening(design @ weights.T, quality)
     weights *= slope
     weights[:, 0] += shift
-    return FittedProfiles(weights=weights @ whitening.T, covariance=slope**2 * (whitening @ covariance @ whitening.T))
+    mean = slope * prior.mean
+    mean[0] += shift
+    return FittedProfiles(
+        weights=weights @ whitening.T,
+        covariance=slope**2 * (whitening @ covariance @ whitening.T),
+        common=CommonProfile(
+            mean=whitening @ mean,
+            factor=slope * whitening @ np.linalg.cholesky(spread),
+            ease=ease,
+            shift=shift,
+            slope=slope,
+        ),
+    )
+
+
+def _precision(size: int, loading_variance: float) -> Doubles:
+    return np.diag([1.0 / INTERCEPT_VARIANCE, *[1.0 / loading_variance] * (size - 1)])
+
+
+def _learned_variance(deviations: Doubles, covariance: Doubles) -> float:
+    """What the models' loadings vary by, their uncertainty taken into account: a step of expectation maximisation."""
+    uncertain = np.diagonal(covariance, axis1=1, axis2=2)
+    expected = float((deviations[:, 1:] ** 2 + uncertain[:, 1:]).mean()) if deviations.shape[1] > 1 else 0.0
+    return float(np.clip(expected, LOADING_VARIANCE_MIN, LOADING_VARIANCE_MAX))
 
 
 def _fit_ease(
@@ -136,6 +186,23 @@ def _common_mean(weights: Doubles, covariance: Doubles, prior: Prior) -> Doubles
     information = (precision - precision @ covariance @ precision).sum(axis=0)
     evidence = precision @ (weights - covariance @ (precision @ prior.mean)).sum(axis=0)
     return np.asarray(np.linalg.solve(information + COMMON_RIDGE * np.eye(len(evidence)), evidence), dtype=np.float64)
+
+
+def _spread(weights: Doubles, covariance: Doubles, prior: Prior) -> Doubles:
+    """The likely covariance of the models' weights around the common mean, by expectation and maximisation (Dempster,
+    Laird and Rubin, 1977) from the fixed one. It is for models that join: few labels then move the weights together as
+    models differ. Between the sources that a model has no labels in it would carry what is not so (see above)."""
+    precision = prior.precision
+    fixed = np.linalg.inv(precision)
+    information = np.linalg.inv(covariance) - precision
+    pull = np.einsum("mij,mj->mi", np.linalg.inv(covariance), weights - prior.mean)
+    spread = fixed
+    for _ in range(SPREAD_ROUND_COUNT):
+        uncertain = np.linalg.inv(information + np.linalg.inv(spread))
+        deviation = np.einsum("mij,mj->mi", uncertain, pull)
+        seen = np.einsum("mi,mj->ij", deviation, deviation) + uncertain.sum(axis=0)
+        spread = (seen + SPREAD_PRIOR_COUNT * fixed) / (len(weights) + SPREAD_PRIOR_COUNT)
+    return np.asarray(spread, dtype=np.float64)
 
 
 def _whitening(latents: Doubles) -> Doubles:

@@ -25,6 +25,7 @@ from pointsman_server.quality.ngrams import NgramTable
 from pointsman_server.training.dataset import Dataset, DatasetError, Matrix, Strings
 from pointsman_server.training.embedding import fit_word_table
 from pointsman_server.training.factors import factorise, smoothed
+from pointsman_server.training.joining import fit_joining
 from pointsman_server.training.llms import KnownLlm, llm_of
 from pointsman_server.training.profiles import FittedProfiles, fit_lengths, fit_profiles, length_targets
 from pointsman_server.training.risk import calibrate
@@ -83,9 +84,9 @@ class TrainingSettings:
     category_axis_count: int = 12
     """How much of the reading by category the profiles see by itself, at most. It is nearly free of noise, so it tells the
     best models apart; over several sources it would tell the sources apart instead, see `build`."""
-    loading_variance: float = 0.02
-    """How much models differ in what a prompt's latents mean to them, per whitened latent, log-odds squared. Tight, so that
-    what chance put into the labels moves no prompt from the best model (docs/quality.md)."""
+    loading_variance: float | None = None
+    """How much models differ in what a prompt's latents mean to them, per whitened latent, log-odds squared. None learns it
+    from the models, as suits one source in which every model answered every kind of prompt; see `build` for several."""
     ease_variance: float = 1.0
     """How much prompts of one group differ in ease beyond what their latents tell, log-odds squared."""
     booster: BoosterSettings = field(default_factory=BoosterSettings)
@@ -129,8 +130,9 @@ def train(
     )
     progress("profiles", 0.0)
     axes = category_axes(ngrams, count=settings.category_axis_count)
+    seen = np.concatenate((latents[:, :-1], readings[:, len(axes) :] @ axes), axis=1)
     fitted = fit_profiles(
-        np.concatenate((latents[:, :-1], readings[:, len(axes) :] @ axes), axis=1),
+        seen,
         columns.quality,
         training.groups,
         loading_variance=settings.loading_variance,
@@ -145,6 +147,7 @@ def train(
         table=_profile_table(fitted, fit_lengths(latents[:, -1], columns.output_tokens)),
         category_axes=axes,
         calibration=IntervalCalibration(*UNCALIBRATED, STAND_IN_VARIANCE),
+        joining=fit_joining(fitted, seen, training.categories, rng),
     )
     progress("profiles", 1.0)
     return _with_risks(_with_calibration(model, held_out), held_out, rng)
