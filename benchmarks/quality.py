@@ -4,8 +4,8 @@
 
 Of each public set every question is predicted by a model that was trained on the other four fifths of the set's
 questions and on nothing else, with the settings of `pointsman train`. The baselines choose on the same four fifths.
-Figures have their bootstrap intervals. Results are written to benchmarks/results/quality.json and quality.md; a set that
-is not asked for keeps its last figures.
+Figures have their bootstrap intervals. Results are written to benchmarks/results/quality.json and into docs/quality.md; a
+set that is not asked for keeps its last figures.
 """
 
 import argparse
@@ -40,6 +40,8 @@ from rich.progress import Progress, TaskID
 from benchmarks.harness.machine import this_machine
 
 RESULTS = Path(__file__).parent / "results"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "quality.md"
+BEGIN, END = "<!-- bench-quality -->\n", "<!-- end of bench-quality -->"
 FOLD_COUNT = 5
 DEFAULT_SEED = 1
 COVERAGE_MIN = 0.9
@@ -325,11 +327,9 @@ def page(report: Mapping[str, Any]) -> str:
     """The figures as Markdown tables."""
     sets: dict[str, dict[str, Any]] = report["sets"]
     lines = [
-        "# Routing by predicted quality, out of fold",
-        "",
         f"Made by `make bench-quality` (seed {report['seed']}, commit {report['machine']['git_commit']}, {report['machine']['date'][:10]}). Five folds over all questions of a set; intervals are 95 %, by bootstrap over questions.",
         "",
-        "## APGR between gpt-4-1106-preview and mixtral-8x7b (RouteLLM's sets)",
+        "### APGR between gpt-4-1106-preview and mixtral-8x7b (RouteLLM's sets)",
         "",
         "| set | prompts | Pointsman | random | prompt length | category table | plain XGBoost | nearest neighbours |",
         "|---|---|---|---|---|---|---|---|",
@@ -355,7 +355,7 @@ def page(report: Mapping[str, Any]) -> str:
     )
     lines += [
         "",
-        "## Accuracy, every prompt sent to the model predicted best, %",
+        "### Accuracy, every prompt sent to the model predicted best, %",
         "",
         "| | " + " | ".join(n for n in sets if "accuracy" in sets[n]) + " |",
     ]
@@ -372,7 +372,7 @@ def page(report: Mapping[str, Any]) -> str:
     for key in ("ece", "brier", "auc_within_model"):
         lines.append(f"| {key.replace('_', ' ')} | " + " | ".join(f"{sets[n][key]:.3f}" for n in shown) + " |")
     priced = [n for n in shown if "cost" in sets[n]]
-    lines += ["", "## Cost", "", "| | " + " | ".join(priced) + " |", "|---" * (len(priced) + 1) + "|"]
+    lines += ["", "### Cost", "", "| | " + " | ".join(priced) + " |", "|---" * (len(priced) + 1) + "|"]
     lines.append("| cost from | " + " | ".join(str(sets[n]["cost"]["basis"]).replace("_", " ") for n in priced) + " |")
     for key in ("router", "zero_router", "prompt_length", "best_per_category", "plain_xgboost", "nearest", "oracle"):
         lines.append(
@@ -417,6 +417,14 @@ def measure(name: str, dataset: Dataset, data: Path, *, seed: int, advance: Call
     return figures | apgr_figures(sample, seed=seed) if name.startswith("rl_") else figures
 
 
+def document(tables: str) -> None:
+    """Puts the tables into the log of experiments."""
+    before, begin, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    assert end, f"{DOCUMENT} has the marks between which the tables stand"
+    DOCUMENT.write_text(f"{before}{begin}\n{tables}{end}{after}", encoding="utf-8")
+
+
 def _advance(progress: Progress, task: TaskID, share: float) -> None:
     progress.update(task, completed=share)
 
@@ -450,7 +458,7 @@ def main() -> None:
                 "sets": {key: before["sets"][key] for key in SETS if key in before["sets"]},
             }
             out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-            (RESULTS / "quality.md").write_text(page(report), encoding="utf-8")
+            document(page(report))
     print(page(report))
 
 

@@ -17,10 +17,11 @@ from pointsman_server.cli.offline import counting_bar, faults_told, folder_besid
 from pointsman_server.cli.output import console
 from pointsman_server.quality.artifact import CONTENT_FILES, MANIFEST_FILE, save
 from pointsman_server.quality.model import QualityModel
+from pointsman_server.training.checkpoints import Checkpoints
 from pointsman_server.training.dataset import Dataset, load_dataset
 from pointsman_server.training.evaluate import EvaluationSettings, evaluated, main_metrics, measure
 from pointsman_server.training.figures import Evaluation
-from pointsman_server.training.own import Selection, card_of, provenance_of, selected, train_own
+from pointsman_server.training.own import Selection, card_of, provenance_of, selected, train_own, training_digest
 
 BUILD_DATE_VARIABLE = "SOURCE_DATE_EPOCH"
 """The environment variable that holds the date to write into the manifest, in seconds, so that two builds are equal
@@ -38,11 +39,17 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
             dataset = load_dataset(arguments.data)
             part = selected(dataset, Selection(arguments.sources, arguments.exclude_questions_of))
             tell_about(part)
-            model = _trained(part, arguments)
+            kept = Checkpoints(out.with_name(f"{out.name}.unfinished-{training_digest(part, seed=arguments.seed)}"))
+            if kept.folder.is_dir():
+                console(stderr=True).print(
+                    f"going on where a training of the same data stopped: {kept.folder}", style="dim"
+                )
+            model = _trained(part, arguments, kept)
             evaluation = _measured(model, part, arguments.seed)
             provenance = provenance_of(part, seed=arguments.seed, created=created, metrics=main_metrics(evaluation))
             save(folder / "new", model, provenance, card=card_of(model, provenance))
             put_in_place(folder, out)
+            kept.remove()
     screen = console()
     screen.print(evaluation_report(screen, evaluation))
     sys.stdout.write(
@@ -64,7 +71,7 @@ def tell_about(part: Dataset) -> None:
         )
 
 
-def _trained(part: Dataset, arguments: Namespace) -> QualityModel:
+def _trained(part: Dataset, arguments: Namespace, kept: Checkpoints) -> QualityModel:
     with step_bars() as bars:
         tasks: dict[str, TaskID] = {}
 
@@ -73,7 +80,7 @@ def _trained(part: Dataset, arguments: Namespace) -> QualityModel:
                 tasks[step] = bars.add_task(step, total=1.0)
             bars.update(tasks[step], completed=share)
 
-        return train_own(part, seed=arguments.seed, name=arguments.name, progress=progress)
+        return train_own(part, seed=arguments.seed, name=arguments.name, progress=progress, recall=kept)
 
 
 def _measured(model: QualityModel, part: Dataset, seed: int) -> Evaluation:

@@ -15,6 +15,7 @@ from importlib.metadata import version as package_version
 from pointsman_server.quality.artifact import Provenance, Source
 from pointsman_server.quality.model import QualityModel
 from pointsman_server.training.build import SETTINGS as SETTINGS_OF_SEVERAL_SOURCES
+from pointsman_server.training.checkpoints import Recall, computed
 from pointsman_server.training.dataset import Dataset, DatasetError
 from pointsman_server.training.own_names import by_llm, llms_of, named
 from pointsman_server.training.train import Progress, TrainingSettings, train
@@ -55,8 +56,8 @@ def selected(dataset: Dataset, selection: Selection) -> Dataset:
     return left
 
 
-def train_own(dataset: Dataset, *, seed: int, name: str, progress: Progress) -> QualityModel:
-    """A model of everything in `dataset`.
+def train_own(dataset: Dataset, *, seed: int, name: str, progress: Progress, recall: Recall = computed) -> QualityModel:
+    """A model of everything in `dataset`; `recall` is for this very data and seed.
 
     Raises:
         DatasetError: too few training prompts or labels.
@@ -70,6 +71,7 @@ def train_own(dataset: Dataset, *, seed: int, name: str, progress: Progress) -> 
         progress=progress,
         name=name,
         version=version_of(dataset, settings, seed=seed),
+        recall=recall,
     )
     return named(model, members)
 
@@ -77,6 +79,13 @@ def train_own(dataset: Dataset, *, seed: int, name: str, progress: Progress) -> 
 def settings_for(dataset: Dataset) -> TrainingSettings:
     """One source in which every model was asked the same speaks for itself; several are tied together."""
     return TrainingSettings() if len(set(dataset.sources)) == 1 else SETTINGS_OF_SEVERAL_SOURCES
+
+
+def training_digest(dataset: Dataset, *, seed: int) -> str:
+    """What tells one training from another, in whatever a killed one has left: its version, and those of the packages."""
+    versions = [f"{name}={package_version(name)}" for name in ("pointsman", *PACKAGES)]
+    told = " ".join((version_of(dataset, settings_for(dataset), seed=seed), *versions))
+    return hashlib.sha256(told.encode()).hexdigest()[:VERSION_LENGTH]
 
 
 def version_of(dataset: Dataset, settings: TrainingSettings, *, seed: int) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from scipy.sparse import csr_matrix
 from pointsman_server.quality.features import FeatureExtractor, Window, WordTable, pieces_of, plain_features
 from pointsman_server.quality.model import IntervalCalibration, Profile, ProfileTable, QualityModel, success
 from pointsman_server.quality.ngrams import NgramTable
+from pointsman_server.training.checkpoints import Recall, computed
 from pointsman_server.training.dataset import Dataset, DatasetError, Matrix, Strings
 from pointsman_server.training.embedding import fit_word_table
 from pointsman_server.training.factors import factorise, smoothed
@@ -103,9 +105,25 @@ class LlmColumns:
 
 
 def train(
-    dataset: Dataset, *, settings: TrainingSettings, seed: int, progress: Progress, name: str, version: str
+    dataset: Dataset,
+    *,
+    settings: TrainingSettings,
+    seed: int,
+    progress: Progress,
+    name: str,
+    version: str,
+    recall: Recall = computed,
 ) -> QualityModel:
     """A model of the LLMs in `dataset`: trained on its train split, its intervals calibrated on its val split.
+
+    Args:
+        dataset: with all its splits.
+        settings: what shapes the model.
+        seed: of everything that is drawn. The same data, settings and seed give the same model.
+        progress: told how far it is.
+        name: of the model.
+        version: of the model.
+        recall: remembers the pieces that take long; those of another data set, settings or seed must not be among them.
 
     Raises:
         DatasetError: too few training prompts or labels.
@@ -122,11 +140,18 @@ def train(
     targets = _targets(training, columns, settings, rng)
     progress("latents", 1.0)
     folds = _folds(training.dedupe_keys, rng)
-    ngrams, readings = _cross_read(read.counts, targets.plain, training.groups, folds, progress)
+    ngrams, readings = _cross_read(read.counts, targets.plain, training.groups, folds, progress=progress, recall=recall)
     features = FeatureExtractor(table, ngrams, settings.window)
     inputs = np.concatenate((read.plain, readings), axis=1)
     booster, latents = _cross_fit(
-        inputs, targets.smooth, features.base(inputs), folds, settings.booster, seed=seed, progress=progress
+        inputs,
+        targets.smooth,
+        features.base(inputs),
+        folds,
+        settings.booster,
+        seed=seed,
+        progress=progress,
+        recall=recall,
     )
     progress("profiles", 0.0)
     axes = category_axes(ngrams, count=settings.category_axis_count)
@@ -214,7 +239,13 @@ def _targets(training: Dataset, columns: LlmColumns, settings: TrainingSettings,
 
 
 def _cross_read(
-    counts: csr_matrix, targets: Doubles, groups: Strings, folds: npt.NDArray[np.intp], progress: Progress
+    counts: csr_matrix,
+    targets: Doubles,
+    groups: Strings,
+    folds: npt.NDArray[np.intp],
+    *,
+    progress: Progress,
+    recall: Recall,
 ) -> tuple[NgramTable, Floats]:
     """The linear reading of all rows, and for each row what one that never saw its question says of it."""
     readings = np.zeros((len(targets), 2 * targets.shape[1]), dtype=np.float32)
@@ -222,11 +253,17 @@ def _cross_read(
         progress("wording", fold / (FOLD_COUNT + 1))
         inside = folds != fold
         if inside.any() and not inside.all():
-            fitted = fit_wording(counts[inside], targets[inside], groups[inside])
-            readings[~inside] = fitted.read(counts[~inside])
+            parts = counts[inside], targets[inside], groups[inside]
+            others = counts[~inside]
+            readings[~inside] = recall(f"wording-{fold}", partial(_read_others, parts, others))
     table = fit_wording(counts, targets, groups).table()
     progress("wording", 1.0)
     return table, readings
+
+
+def _read_others(known: tuple[csr_matrix, Doubles, Strings], asked: csr_matrix) -> Floats:
+    """What a reading fitted to some prompts says of others."""
+    return fit_wording(*known).read(asked)
 
 
 def category_axes(ngrams: NgramTable, *, count: int) -> Floats:
@@ -253,6 +290,7 @@ def _cross_fit(
     *,
     seed: int,
     progress: Progress,
+    recall: Recall,
 ) -> tuple[xgboost.Booster, Doubles]:
     """The booster that adds to the `base` of all rows, and for each row the latents that one that never saw its question
     predicts."""
@@ -261,11 +299,20 @@ def _cross_fit(
         progress("booster", fold / (FOLD_COUNT + 1))
         inside = folds != fold
         if inside.any() and not inside.all():
-            booster = fit_booster(inputs[inside], lacking[inside], settings, seed=seed)
-            predicted[~inside] += booster.inplace_predict(inputs[~inside])
-    booster = fit_booster(inputs, lacking, settings, seed=seed)
+            raw = recall(f"booster-{fold}", partial(_raw_booster, inputs[inside], lacking[inside], settings, seed))
+            predicted[~inside] += _booster(raw).inplace_predict(inputs[~inside])
+    booster = _booster(recall("booster", partial(_raw_booster, inputs, lacking, settings, seed)))
     progress("booster", 1.0)
     return booster, predicted
+
+
+def _raw_booster(inputs: Floats, targets: Doubles, settings: BoosterSettings, seed: int) -> npt.NDArray[np.uint8]:
+    """A booster's bytes."""
+    return np.frombuffer(fit_booster(inputs, targets, settings, seed=seed).save_raw("ubj"), dtype=np.uint8)
+
+
+def _booster(raw: npt.NDArray[np.uint8]) -> xgboost.Booster:
+    return xgboost.Booster({"nthread": 1}, model_file=bytearray(raw.tobytes()))
 
 
 def fit_booster(inputs: Floats, targets: Doubles, settings: BoosterSettings, *, seed: int) -> xgboost.Booster:
