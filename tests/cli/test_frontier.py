@@ -179,7 +179,7 @@ def test_what_a_server_tells_is_read_whole() -> None:
         ),
         (("--out", "plot.svg", "--prices", "missing.csv"), 1, "missing.csv"),
         (("--out", "plot.svg", "--prices", "prices.csv", "--config", "pointsman.toml"), 2, "not allowed with argument"),
-        (("--out", "plot.svg", "--prompts", "0"), 2, "0 is not a whole number from 1 up"),
+        (("--out", "plot.svg", "--prompts", "0"), 2, "0 is not a whole number above 0"),
     ],
 )
 @pytest.mark.usefixtures("folder")

@@ -71,7 +71,7 @@ async def test_without_a_risk_none_is_told(server: Running) -> None:
 async def test_the_nearest_relaxation_names_the_risk_that_would_do(server: Running) -> None:
     """Where the best candidate is out of the question, the error says with which risk another would be taken."""
     best = max((await server.client.route(PROMPT)).candidates, key=lambda candidate: candidate.quality.mean)
-    cheap_ones = config_of(CATALOG.replace("input_price_usd_per_mtok = 1.0", "input_price_usd_per_mtok = 9.0", 1))
+    cheap_ones = config_of(CATALOG.replace("input_price_usd_per_mtok = 1.0", "input_price_usd_per_mtok = 900.0", 1))
     assert best.endpoint == "gpt-4o@north"
     async with running(cheap_ones) as dear:
         with pytest.raises(NoEligibleEndpointError) as caught:

@@ -133,6 +133,54 @@ def train(
     if not columns.llms:
         raise DatasetError(f"no model has {LABELS_MIN} outcomes in the train split, the least a profile needs")
     rng = np.random.default_rng(seed)
+    located = _located(training, columns, settings, rng, seed=seed, progress=progress, recall=recall)
+    progress("profiles", 0.0)
+    fitted = fit_profiles(
+        located.latents,
+        columns.quality,
+        training.groups,
+        loading_variance=settings.loading_variance,
+        ease_variance=settings.ease_variance,
+    )
+    model = QualityModel(
+        name=name,
+        version=version,
+        features=located.features,
+        booster=located.booster,
+        profiles=tuple(_profile(llm, dataset) for llm in columns.llms),
+        table=_profile_table(fitted, fit_lengths(located.length_latent, columns.output_tokens)),
+        category_axes=located.category_axes,
+        calibration=IntervalCalibration(*UNCALIBRATED, STAND_IN_VARIANCE),
+        joining=fit_joining(fitted, located.latents, training.categories, rng),
+    )
+    progress("profiles", 1.0)
+    return _with_risks(_with_calibration(model, held_out), held_out, rng)
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """What tells where a prompt lies, and where the training prompts do by what never saw their questions."""
+
+    features: FeatureExtractor
+    booster: xgboost.Booster
+    category_axes: Floats
+    latents: Doubles
+    """(prompts, latents + axes), as the profiles see them."""
+    length_latent: Doubles
+    """(prompts,)."""
+
+
+def _located(
+    training: Dataset,
+    columns: LlmColumns,
+    settings: TrainingSettings,
+    rng: np.random.Generator,
+    *,
+    seed: int,
+    progress: Progress,
+    recall: Recall,
+) -> _Located:
+    """Learns the latents of the training prompts from their texts."""
     progress("features", 0.0)
     table = fit_word_table(training.texts, dimension_count=settings.embedding_dimension_count, window=settings.window)
     read = _read(table, settings.window, training.texts, progress)
@@ -153,29 +201,9 @@ def train(
         progress=progress,
         recall=recall,
     )
-    progress("profiles", 0.0)
     axes = category_axes(ngrams, count=settings.category_axis_count)
-    seen = np.concatenate((latents[:, :-1], readings[:, len(axes) :] @ axes), axis=1)
-    fitted = fit_profiles(
-        seen,
-        columns.quality,
-        training.groups,
-        loading_variance=settings.loading_variance,
-        ease_variance=settings.ease_variance,
-    )
-    model = QualityModel(
-        name=name,
-        version=version,
-        features=features,
-        booster=booster,
-        profiles=tuple(_profile(llm, dataset) for llm in columns.llms),
-        table=_profile_table(fitted, fit_lengths(latents[:, -1], columns.output_tokens)),
-        category_axes=axes,
-        calibration=IntervalCalibration(*UNCALIBRATED, STAND_IN_VARIANCE),
-        joining=fit_joining(fitted, seen, training.categories, rng),
-    )
-    progress("profiles", 1.0)
-    return _with_risks(_with_calibration(model, held_out), held_out, rng)
+    by_category = readings[:, len(axes) :] @ axes
+    return _Located(features, booster, axes, np.concatenate((latents[:, :-1], by_category), axis=1), latents[:, -1])
 
 
 def llm_columns(dataset: Dataset, *, labels_min: int) -> LlmColumns:
