@@ -35,21 +35,23 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
     created = _build_date(environment)
     with faults_told():
         check_replaceable(out)
+        with folder_beside(out):
+            pass  # A place that can't be written to is told before anything is trained.
+        dataset = load_dataset(arguments.data)
+        part = selected(dataset, Selection(arguments.sources, arguments.exclude_questions_of))
+        tell_about(part)
+        kept = Checkpoints(out.with_name(f"{out.name}.unfinished-{training_digest(part, seed=arguments.seed)}"))
+        if kept.folder.is_dir():
+            console(stderr=True).print(
+                f"going on where a training of the same data stopped: {kept.folder}", style="dim"
+            )
+        model = _trained(part, arguments, kept)
+        evaluation = _measured(model, part, arguments.seed)
+        provenance = provenance_of(part, seed=arguments.seed, created=created, metrics=main_metrics(evaluation))
         with folder_beside(out) as folder:
-            dataset = load_dataset(arguments.data)
-            part = selected(dataset, Selection(arguments.sources, arguments.exclude_questions_of))
-            tell_about(part)
-            kept = Checkpoints(out.with_name(f"{out.name}.unfinished-{training_digest(part, seed=arguments.seed)}"))
-            if kept.folder.is_dir():
-                console(stderr=True).print(
-                    f"going on where a training of the same data stopped: {kept.folder}", style="dim"
-                )
-            model = _trained(part, arguments, kept)
-            evaluation = _measured(model, part, arguments.seed)
-            provenance = provenance_of(part, seed=arguments.seed, created=created, metrics=main_metrics(evaluation))
             save(folder / "new", model, provenance, card=card_of(model, provenance))
             put_in_place(folder, out)
-            kept.remove()
+        kept.remove()
     screen = console()
     screen.print(evaluation_report(screen, evaluation))
     sys.stdout.write(
