@@ -112,7 +112,9 @@ def plain_matrix(features: FeatureExtractor, part: Dataset) -> npt.NDArray[np.fl
     rows = []
     for text in part.texts:
         window = Window().of(text)
-        rows.append(plain_features(features.table, window, pieces_of(window), character_count=len(text)))
+        rows.append(
+            plain_features(features.table, window, features.table.read(pieces_of(window)), character_count=len(text))
+        )
     return np.stack(rows)
 
 

@@ -15,7 +15,7 @@ from pointsman_server.quality.features import (
     WordTable,
     ascii_pieces,
     base_latents,
-    hashed_pieces,
+    piece_hash,
     pieces_of,
     surface,
 )
@@ -130,6 +130,12 @@ class TestSurface:
         assert surface("", character_count=0).tolist() == [0.0] * len(SURFACE_NAMES)
 
 
+def _rows(table: WordTable, text: str) -> tuple[np.ndarray, int]:
+    """The rows of a text's words that have one, and how many have none."""
+    words = table.read(pieces_of(text))
+    return words.rows, words.unknown_count
+
+
 class TestWordTable:
     """The quantised embedding."""
 
@@ -146,7 +152,7 @@ class TestWordTable:
 
     def test_words_without_a_row_are_counted(self) -> None:
         """Known words give their rows in order, the others are only counted."""
-        rows, unknown_count = self.TABLE.rows(pieces_of("b a x b"))
+        rows, unknown_count = _rows(self.TABLE, "b a x b")
         assert (rows.tolist(), unknown_count) == ([1, 0, 1], 1)
 
     @given(text=st.text(alphabet=st.characters(max_codepoint=127), max_size=60))
@@ -163,8 +169,8 @@ class TestWordTable:
             scale=np.ones(1, dtype=np.float32),
             weight=np.ones(4, dtype=np.float32),
         )
-        rows, unknown_count = table.rows(pieces_of(text))
-        general_rows, general_unknown_count = table.rows(pieces_of(text + " \u00e9"))
+        rows, unknown_count = _rows(table, text)
+        general_rows, general_unknown_count = _rows(table, text + " \u00e9")
         assert (rows.tolist(), unknown_count + 1) == (general_rows.tolist(), general_unknown_count)
 
     def test_no_words_pool_to_zero(self) -> None:
@@ -172,18 +178,26 @@ class TestWordTable:
         assert self.TABLE.pool(np.array([], dtype=np.intp)).tolist() == [0.0, 0.0]
 
 
-class TestHashedPieces:
+class TestWords:
     """What the linear reading hashes."""
 
-    @given(text=st.text(alphabet="aB \u00c9\u00e90.,_\n\r\u2028", max_size=40))
-    def test_one_piece_stays_one(self, text: str) -> None:
-        """Every piece is hashed as one, in lower case, a line break under the name it has among the pieces of ASCII."""
-        expected = [LINE_BREAK if piece == "\n" else piece.lower() for piece in pieces_of(text)]
-        assert [piece.decode("utf-8") for piece in hashed_pieces(pieces_of(text))] == expected
+    TABLE = WordTable(
+        words=("One", "two", "\n"),
+        values=np.zeros((3, 1), dtype=np.int8),
+        scale=np.ones(1, dtype=np.float32),
+        weight=np.ones(3, dtype=np.float32),
+    )
 
-    def test_the_script_of_the_rest_is_irrelevant(self) -> None:
-        """The same words hash alike in ASCII and in other texts."""
-        assert hashed_pieces(pieces_of("One\ntwo 3 \u00e9"))[:-1] == hashed_pieces(pieces_of("one\nTWO 3"))
+    @given(text=st.text(alphabet="One twO\u00c9\u00e90.,_\n\r\u2028", max_size=40))
+    def test_every_piece_has_the_hash_of_itself(self, text: str) -> None:
+        """Whether a piece has a row or not, its hash is that of the piece in lower case."""
+        pieces = pieces_of(text)
+        assert self.TABLE.read(pieces).hashes.tolist() == [piece_hash(piece) for piece in pieces]
+
+    def test_case_and_the_script_of_the_rest_are_irrelevant(self) -> None:
+        """The same words hash alike in either case, with or without a row, in ASCII and in other texts."""
+        first = self.TABLE.read(pieces_of("One\ntwo three \u00e9")).hashes[:-1]
+        assert first.tolist() == self.TABLE.read(pieces_of("ONE\nTwo THREE")).hashes.tolist()
 
 
 def test_the_base_is_the_mean_of_both_readings() -> None:

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pointsman_server.quality.features import hashed_pieces, pieces_of
-from pointsman_server.quality.ngrams import BUCKET_COUNT, NgramTable, buckets, readings
+from pointsman_server.quality.ngrams import BUCKET_COUNT, NgramTable, buckets, counted, readings, word_hash
 
-PIECES = st.lists(st.sampled_from([b"a", b"b", b"c", b"0a", b"\xc3\xa9"]), max_size=12)
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "0a", "\u00e9"]), max_size=12)
+
+
+def _hashes(*words: str) -> np.ndarray:
+    return np.array([word_hash(word) for word in words], dtype=np.uint64)
 
 
 def _table(bucket_values: dict[int, list[int]], *, categories: int, latents: int) -> NgramTable:
@@ -30,23 +33,31 @@ def _table(bucket_values: dict[int, list[int]], *, categories: int, latents: int
 class TestBuckets:
     """Where words and pairs are found."""
 
-    @given(pieces=PIECES)
-    def test_each_piece_and_each_pair_has_one(self, pieces: list[bytes]) -> None:
-        """As many pieces as there are have n buckets and n - 1 pairs, all within bounds."""
-        found = buckets(pieces)
-        assert len(found) == max(0, 2 * len(pieces) - 1)
+    @given(words=WORDS)
+    def test_each_word_and_each_pair_has_one(self, words: list[str]) -> None:
+        """A text of n words has n buckets and n - 1 of pairs, all within bounds."""
+        found = buckets(_hashes(*words))
+        assert len(found) == max(0, 2 * len(words) - 1)
         assert ((found >= 0) & (found < BUCKET_COUNT)).all()
 
     def test_the_order_of_a_pair_counts(self) -> None:
         """Two words swapped are the same words and another pair."""
-        there, back = buckets([b"dog", b"man"]), buckets([b"man", b"dog"])
+        there, back = buckets(_hashes("dog", "man")), buckets(_hashes("man", "dog"))
         assert sorted(there[:2]) == sorted(back[:2])
         assert there[2] != back[2]
 
     def test_words_spread(self) -> None:
         """A thousand words share hardly a bucket."""
-        words = [f"word{index}".encode() for index in range(1000)]
-        assert len(set(buckets(words)[:1000].tolist())) > 980
+        words = [f"word{index}" for index in range(1000)]
+        assert len(set(buckets(_hashes(*words))[:1000].tolist())) > 980
+
+    @given(words=WORDS)
+    def test_they_are_counted(self, words: list[str]) -> None:
+        """Each distinct bucket is there once, with one more than the logarithm of how often it occurs."""
+        found, counts = counted(_hashes(*words))
+        expected, expected_counts = np.unique(buckets(_hashes(*words)), return_counts=True)
+        assert found.tolist() == expected.tolist()
+        assert counts.tolist() == pytest.approx((1.0 + np.log(expected_counts)).tolist())
 
 
 class TestNgramTable:
@@ -55,39 +66,39 @@ class TestNgramTable:
     def test_a_text_without_known_words_reads_as_the_offset(self) -> None:
         """What training has never seen tells nothing."""
         table = _table({}, categories=0, latents=2)
-        for pieces in ([], [b"new", b"words"]):
-            assert table.read(pieces).tolist() == [0.0, 1.0, 0.0, 0.0]
+        for words in ((), ("new", "words")):
+            assert table.read(_hashes(*words)).tolist() == [0.0, 1.0, 0.0, 0.0]
 
     def test_known_words_add_up_at_unit_length(self) -> None:
         """Two known words of one weight count 1 / sqrt(2) each; what is unknown counts nothing."""
-        first, second, _ = buckets([b"a", b"b"]).tolist()
+        first, second, _ = buckets(_hashes("a", "b")).tolist()
         table = _table({first: [4, 0], second: [0, 8]}, categories=0, latents=2)
         expected = [0.5 * 4 / np.sqrt(2), 1.0 + 0.5 * 8 / np.sqrt(2), 0.0, 0.0]
-        assert table.read([b"a", b"b"]).tolist() == pytest.approx(expected)
+        assert table.read(_hashes("a", "b")).tolist() == pytest.approx(expected)
 
     def test_repetition_counts_by_its_logarithm(self) -> None:
         """A word that stands four times beside one that stands once has 1 + log 4 of its weight."""
-        first, second, _ = buckets([b"a", b"b"]).tolist()
+        first, second, _ = buckets(_hashes("a", "b")).tolist()
         table = _table({first: [2, 0], second: [0, 2]}, categories=0, latents=2)
-        reading = table.read([b"a", b"x", b"a", b"y", b"a", b"z", b"a", b"b"])
+        reading = table.read(_hashes(*"axayazab"))
         assert reading[0] / (reading[1] - 1.0) == pytest.approx(1.0 + np.log(4.0))
 
-    @given(pieces=PIECES)
-    def test_every_text_has_a_finite_reading(self, pieces: list[bytes]) -> None:
+    @given(words=WORDS)
+    def test_every_text_has_a_finite_reading(self, words: list[str]) -> None:
         """Any text gives one finite number per latent and reading, and the same ones again."""
-        known = {int(bucket): [3, -5, 7, 1] for bucket in buckets([b"a", b"b", b"a"])}
+        known = {int(bucket): [3, -5, 7, 1] for bucket in buckets(_hashes("a", "b", "a"))}
         table = _table(known, categories=2, latents=2)
-        reading = table.read(pieces)
+        reading = table.read(_hashes(*words))
         assert reading.dtype == np.float32
         assert reading.shape == (4,)
         assert np.isfinite(reading).all()
-        assert reading.tobytes() == table.read(pieces).tobytes()
+        assert reading.tobytes() == table.read(_hashes(*words)).tobytes()
 
-    def test_pieces_of_a_text_are_read(self) -> None:
-        """A text is read by its pieces, whatever their case."""
-        bucket = int(buckets([b"prove"])[0])
+    def test_case_is_irrelevant(self) -> None:
+        """A word is known whatever its case."""
+        bucket = int(buckets(_hashes("prove"))[0])
         table = _table({bucket: [10]}, categories=0, latents=1)
-        assert table.read(hashed_pieces(pieces_of("PROVE")))[0] == pytest.approx(5.0)
+        assert table.read(_hashes("PROVE"))[0] == pytest.approx(5.0)
 
 
 class TestReadings:

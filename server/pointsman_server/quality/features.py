@@ -20,7 +20,7 @@ from itertools import repeat
 import numpy as np
 import numpy.typing as npt
 
-from pointsman_server.quality.ngrams import NgramTable
+from pointsman_server.quality.ngrams import Hashes, NgramTable, word_hash
 
 Floats = npt.NDArray[np.float32]
 
@@ -136,6 +136,18 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """The words of a text."""
+
+    rows: npt.NDArray[np.intp]
+    """Of those that have one, in the table."""
+    hashes: Hashes
+    """Of all of them."""
+    unknown_count: int
+    """How many have no row."""
+
+
+@dataclass(frozen=True, slots=True)
 class WordTable:
     """A static embedding, quantised. Memory: words x dimensions bytes, and about 100 bytes per word to look it up."""
 
@@ -148,6 +160,8 @@ class WordTable:
     weight: Floats
     """How much each word counts in the mean; positive."""
     _row_of: Mapping[str, int] = field(init=False, repr=False)
+    _hashes: Hashes = field(init=False, repr=False)
+    """Of each word, see `word_hash`; most words of a text need not be hashed again."""
 
     def __post_init__(self) -> None:
         assert self.values.shape == (len(self.words), len(self.scale)), "one row per word, one scale per column"
@@ -157,12 +171,18 @@ class WordTable:
         if (line_break := row_of.get("\n")) is not None:
             row_of[LINE_BREAK] = line_break
         object.__setattr__(self, "_row_of", row_of)
+        hashes = np.fromiter(map(piece_hash, self.words), dtype=np.uint64, count=len(self.words))
+        object.__setattr__(self, "_hashes", hashes)
 
-    def rows(self, pieces: list[str]) -> tuple[npt.NDArray[np.intp], int]:
-        """The rows of those of these pieces of a text that have one, and how many have none."""
+    def read(self, pieces: list[str]) -> Words:
+        """What these pieces of a text are."""
         found = np.fromiter(map(self._row_of.get, pieces, repeat(NO_ROW)), dtype=np.intp, count=len(pieces))
-        known = found[found != NO_ROW]
-        return known, found.size - known.size
+        unknown = (found == NO_ROW).nonzero()[0]
+        hashes = self._hashes.take(found)
+        if not unknown.size:
+            return Words(found, hashes, 0)
+        hashes[unknown] = [piece_hash(pieces[index]) for index in unknown.tolist()]
+        return Words(found[found != NO_ROW], hashes, unknown.size)
 
     def pool(self, rows: npt.NDArray[np.intp]) -> Floats:
         """The weighted mean of these rows; zeros when there are none."""
@@ -197,8 +217,9 @@ class FeatureExtractor:
         """The features of `text`. The cost is bounded by the window, whatever the length of the text."""
         window = self.window.of(text)
         pieces = pieces_of(window)
-        plain = plain_features(self.table, window, pieces, character_count=len(text))
-        return np.concatenate((plain, self.ngrams.read(hashed_pieces(pieces))))
+        words = self.table.read(pieces)
+        plain = plain_features(self.table, window, words, character_count=len(text))
+        return np.concatenate((plain, self.ngrams.read(words.hashes)))
 
     def base(self, vectors: Floats) -> Floats:
         """The latents that the linear readings in these vectors (..., features) stand for; the trees add to them."""
@@ -206,13 +227,12 @@ class FeatureExtractor:
         return base_latents(readings, has_categories=len(self.ngrams.category_latents) > 0)
 
 
-def plain_features(table: WordTable, window: str, pieces: list[str], *, character_count: int) -> Floats:
+def plain_features(table: WordTable, window: str, words: Words, *, character_count: int) -> Floats:
     """The features that come before the linear readings: embedding, share of unknown words, surface."""
-    rows, unknown_count = table.rows(pieces)
     embedding_size = table.scale.size
     vector = np.empty(embedding_size + 1 + len(SURFACE_NAMES), dtype=np.float32)
-    vector[:embedding_size] = table.pool(rows)
-    vector[embedding_size] = unknown_count / max(1, unknown_count + rows.size)
+    vector[:embedding_size] = table.pool(words.rows)
+    vector[embedding_size] = words.unknown_count / max(1, words.hashes.size)
     vector[embedding_size + 1 :] = surface(window, character_count=character_count)
     return vector
 
@@ -229,12 +249,9 @@ def pieces_of(window: str) -> list[str]:
     return ascii_pieces(window) if window.isascii() else PIECE.findall(window)
 
 
-def hashed_pieces(pieces: list[str]) -> list[bytes]:
-    """The same in lower case, as the linear reading hashes them."""
-    if not pieces:
-        return []
-    # One pass over all of it; no piece has white space in it but a line break, which stands for itself.
-    return " ".join(pieces).replace("\n", LINE_BREAK).lower().encode("utf-8").split(b" ")
+def piece_hash(piece: str) -> int:
+    """The hash by which the linear reading knows a piece; that of a line break is the same however it is written."""
+    return word_hash(LINE_BREAK if piece == "\n" else piece)
 
 
 def ascii_pieces(window: str) -> list[str]:

@@ -11,7 +11,6 @@ hashes alike (Weinberger et al., "Feature Hashing for Large Scale Multitask Lear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Buckets = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
 
 BUCKET_BITS = 16
 """65,536 buckets hold the 100,000 words and pairs that 10,000 prompts use more than once; twice as many rank no better."""
@@ -32,12 +32,30 @@ _FIRST, _SECOND, _MIX = (np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE
 """Odd multipliers that spread 32-bit hashes over 64 bits (Knuth's multiplicative hashing); wrapping is meant."""
 
 
-def buckets(pieces: Sequence[bytes]) -> Buckets:
-    """The bucket of each piece, then that of each piece with its successor."""
-    hashes = np.fromiter(map(crc32, pieces), dtype=np.uint64, count=len(pieces))
+def word_hash(word: str) -> int:
+    """Under which number a word, or another piece of text, enters; whatever its case."""
+    return crc32(word.lower().encode("utf-8"))
+
+
+def buckets(hashes: Hashes) -> Buckets:
+    """The bucket of each word of a text, then that of each word with its successor."""
     single, first = hashes * _FIRST, hashes[:-1]
     pairs = ((first * _FIRST) ^ (hashes[1:] * _SECOND)) * _MIX
     return (np.concatenate((single, pairs)) >> _SHIFT).astype(np.int64)
+
+
+def counted(hashes: Hashes) -> tuple[Buckets, Floats]:
+    """The distinct buckets of a text, ascending, and 1 + log of how often each occurs."""
+    found = buckets(hashes)
+    if not found.size:
+        return found, np.empty(0, dtype=np.float32)
+    # What np.unique does, without its detours.
+    found.sort()
+    is_first = np.empty(found.size, dtype=np.bool_)
+    is_first[0] = True
+    np.not_equal(found[1:], found[:-1], out=is_first[1:])
+    starts = np.append(is_first.nonzero()[0], found.size)
+    return found.take(starts[:-1]), (1.0 + np.log(starts[1:] - starts[:-1])).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +88,23 @@ class NgramTable:
         """Latents per reading."""
         return int(self.category_latents.shape[1])
 
-    def read(self, pieces: Sequence[bytes]) -> Floats:
-        """(2 x latents): by the regression, and by the shares of the categories."""
-        members, counts = np.unique(buckets(pieces), return_counts=True)
-        weight = self.weight.take(members) * (1.0 + np.log(counts, dtype=np.float32))
-        norm = np.sqrt(weight @ weight)
+    def read(self, hashes: Hashes) -> Floats:
+        """(2 x latents): by the regression, and by the shares of the categories, of the words with these hashes."""
+        members, counts = counted(hashes)
+        weight = self.weight.take(members) * counts
+        norm = float(weight.dot(weight)) ** 0.5
         outputs: Floats = self.offset
         if norm > 0.0:
             known = self.values.take(members, axis=0).astype(np.float32)
-            outputs = ((weight @ known) * (self.scale / norm) + outputs).astype(np.float32)
-        reading: Floats = readings(outputs[np.newaxis], self.category_latents)[0]
-        return reading
+            outputs = weight.dot(known) * (self.scale * np.float32(1.0 / norm)) + outputs
+        return readings(outputs, self.category_latents)
 
 
 def readings(outputs: Floats, category_latents: Floats) -> Floats:
-    """(prompts, 2 x latents) from the outputs (prompts, latents + categories) of the two regressions."""
+    """(..., 2 x latents) from the outputs (..., latents + categories) of the two regressions."""
     latent_count = category_latents.shape[1]
     # Squared, the regression of membership comes near enough to a probability; negative evidence is none.
-    shares = np.square(np.maximum(outputs[:, latent_count:], 0.0))
-    total = np.maximum(shares.sum(axis=1, keepdims=True), np.float32(1e-9))
-    return np.concatenate((outputs[:, :latent_count], (shares / total) @ category_latents), axis=1)
+    shares = np.maximum(outputs[..., latent_count:], np.float32(0.0))
+    shares *= shares
+    by_category = shares.dot(category_latents) / np.maximum(shares.sum(axis=-1, keepdims=True), np.float32(1e-9))
+    return np.concatenate((outputs[..., :latent_count], by_category), axis=-1)

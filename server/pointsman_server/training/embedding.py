@@ -45,7 +45,7 @@ def fit_word_table(texts: Strings, *, dimension_count: int, window: Window) -> W
         raise DatasetError(f"{len(texts)} training prompts are too few for {dimension_count} embedding dimensions")
     words, embedding = public_embedding()
     raw = quantised(words, embedding[:, :1], np.ones(len(words), np.float32))
-    rows = [raw.rows(pieces_of(window.of(text)))[0] for text in texts]
+    rows = [raw.read(pieces_of(window.of(text))).rows for text in texts]
     weight = frequency_weights(rows, word_count=len(words))
     pooled = np.stack([_pooled(embedding, weight, row) for row in rows])
     axes = np.linalg.svd(pooled - pooled.mean(axis=0), full_matrices=False)[2][:dimension_count]

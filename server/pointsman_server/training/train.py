@@ -238,15 +238,16 @@ class _Read:
 
 def _read(table: WordTable, window: Window, texts: Strings, progress: Progress) -> _Read:
     """Every text, as the model will read it."""
-    plain, windows = [], []
+    plain, hashes = [], []
     for row, text in enumerate(texts):
-        windows.append(window.of(text))
-        pieces = pieces_of(windows[-1])
-        plain.append(plain_features(table, windows[-1], pieces, character_count=len(text)))
+        part = window.of(text)
+        words = table.read(pieces_of(part))
+        plain.append(plain_features(table, part, words, character_count=len(text)))
+        hashes.append(words.hashes)
         if row % 200 == 0:
             progress("features", row / len(texts))
     progress("features", 1.0)
-    return _Read(np.stack(plain), ngram_counts(windows))
+    return _Read(np.stack(plain), ngram_counts(hashes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,14 @@ of the normal equations would not fit in memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from pointsman_server.quality.features import hashed_pieces, pieces_of
-from pointsman_server.quality.ngrams import BUCKET_COUNT, CATEGORY_COUNT_MAX, NgramTable, buckets, readings
+from pointsman_server.quality.ngrams import BUCKET_COUNT, CATEGORY_COUNT_MAX, Hashes, NgramTable, counted, readings
 from pointsman_server.training.dataset import Strings
 from pointsman_server.training.embedding import quantised_columns
 
@@ -36,13 +35,13 @@ RESIDUAL_SHARE = 1e-3
 """Of the right side's norm: where conjugate gradients stop, which is after some 20 steps."""
 
 
-def ngram_counts(windows: Sequence[str]) -> csr_matrix:
-    """(prompts, buckets): 1 + log of the count of every word and pair of these windows (see `Window`)."""
+def ngram_counts(hashes: Iterable[Hashes]) -> csr_matrix:
+    """(prompts, buckets): 1 + log of the count of every word and pair of texts whose words have these hashes."""
     columns, values, ends = [], [], [0]
-    for window in windows:
-        members, counts = np.unique(buckets(hashed_pieces(pieces_of(window))), return_counts=True)
+    for of_text in hashes:
+        members, counts = counted(of_text)
         columns.append(members)
-        values.append(1.0 + np.log(counts, dtype=np.float32))
+        values.append(counts)
         ends.append(ends[-1] + len(members))
     shape = (len(ends) - 1, BUCKET_COUNT)
     return csr_matrix((np.concatenate(values), np.concatenate(columns), np.array(ends)), shape=shape)
