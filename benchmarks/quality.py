@@ -76,6 +76,23 @@ class OutOfFold(Sample):
         """What each kind of router expects, each prompt by what its fold's training prompts told."""
         return self.stored
 
+    @classmethod
+    def of(cls, part: Dataset, tables: Mapping[str, Doubles]) -> "OutOfFold":
+        """The prompts of a set, with what every kind of router expects of them."""
+        quality, lengths = part.quality.astype(np.float64), input_tokens(part)
+        return cls(
+            models=tuple(model for _, model in part.endpoints),
+            quality=quality,
+            predicted=tables["router"],
+            categories=part.categories,
+            lengths=lengths,
+            questions=part.dedupe_keys,
+            train_quality=quality,
+            train_categories=part.categories,
+            train_lengths=lengths,
+            stored=tables,
+        )
+
     def routed_by(self, name: str) -> "OutOfFold":
         """The same with another table in the place of the router's."""
         return replace(self, stored={**self.stored, "router": self.stored[name]})
@@ -190,21 +207,8 @@ def out_of_fold(
                 costs, train=inside, evaluated=outside, lengths=lengths, output_tokens=tokens
             )
         advance((fold + 1) / FOLD_COUNT)
-    sample = OutOfFold(
-        models=tuple(model for _, model in part.endpoints),
-        quality=quality,
-        predicted=tables["router"],
-        categories=part.categories,
-        lengths=lengths,
-        questions=part.dedupe_keys,
-        train_quality=quality,
-        train_categories=part.categories,
-        train_lengths=lengths,
-        cost_usd=None if costs is None else costs.actual_usd,
-        expected_cost_usd=expected,
-        stored=tables,
-    )
-    return sample, costs
+    paid = None if costs is None else costs.actual_usd
+    return replace(OutOfFold.of(part, tables), cost_usd=paid, expected_cost_usd=expected), costs
 
 
 def told(value: Measured) -> list[float]:
@@ -275,21 +279,10 @@ def transfer_figures(dataset: Dataset, *, seed: int, advance: Callable[[float], 
         progress=booster_progress(advance, fold=0),
     )
     names = [str(ModelNames.of(model).of_endpoint(endpoint)) for endpoint in asked.endpoints]
-    quality, lengths = asked.quality.astype(np.float64), input_tokens(asked)
+    quality = asked.quality.astype(np.float64)
     found = predictions(model, asked.texts.tolist(), names, lambda _count: None)
-    sample = OutOfFold(
-        models=tuple(model for _, model in asked.endpoints),
-        quality=quality,
-        predicted=found.quality,
-        categories=asked.categories,
-        lengths=lengths,
-        questions=asked.dedupe_keys,
-        train_quality=quality,
-        train_categories=asked.categories,
-        train_lengths=lengths,
-        stored={"router": found.quality, "best_per_category": single_table(quality, len(quality))},
-    )
-    return apgr_figures(sample, seed=seed)
+    tables = {"router": found.quality, "best_per_category": single_table(quality, len(quality))}
+    return apgr_figures(OutOfFold.of(asked, tables), seed=seed)
 
 
 def robustness_figures(model: QualityModel, dataset: Dataset, path: Path, *, seed: int) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,25 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pointsman_server.cli.exit import EXIT_USAGE, CommandError
+from pointsman_server.cli.offline import artifact_folder, faults_told, folder_beside
 from pointsman_server.cli.output import console
-from pointsman_server.errors import ArtifactError
-from pointsman_server.quality.artifact import CARD_FILE, Joined, builtin_artifact_path, load, read_provenance, save
+from pointsman_server.quality.artifact import CARD_FILE, Joined, load, read_provenance, save
 from pointsman_server.quality.model import QualityModel
 from pointsman_server.training.card import with_joined
-from pointsman_server.training.dataset import DatasetError, load_dataset
+from pointsman_server.training.dataset import load_dataset
 from pointsman_server.training.joining import Calibration, calibrate
-
-BUILTIN = "builtin"
-"""In place of a folder: the artifact that ships with the package, as in the configuration."""
 
 
 def run(arguments: Namespace, _environment: Mapping[str, str]) -> int:
     """Writes the artifact with the model in it, and says what its profile rests on."""
-    shipped = str(arguments.artifact) == BUILTIN and not arguments.artifact.exists()
-    source: Path = builtin_artifact_path() if shipped else arguments.artifact
+    source = artifact_folder(arguments.artifact)
     if arguments.out.exists():
         raise CommandError(f"--out {arguments.out} is there already; name a new folder", exit_code=EXIT_USAGE)
-    try:
+    with faults_told():
         model = load(source)
         calibration = calibrate(
             model,
@@ -39,10 +33,6 @@ def run(arguments: Namespace, _environment: Mapping[str, str]) -> int:
             replace=arguments.replace,
         )
         _write(arguments, source, joined_version=model.version, calibration=calibration)
-    except (ArtifactError, DatasetError) as failed:
-        raise CommandError(str(failed)) from failed
-    except OSError as failed:
-        raise CommandError(f"{failed.filename}: {failed.strerror}", exit_code=EXIT_USAGE) from failed
     console().print(_said(calibration, arguments.out))
     return 0
 
@@ -62,13 +52,9 @@ def _write(arguments: Namespace, source: Path, *, joined_version: str, calibrati
     provenance = replace(before, joined=(*before.joined, joined))
     card = with_joined((source / CARD_FILE).read_text(encoding="utf-8"), provenance)
     out: Path = arguments.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with folder_beside(out) as folder:
         save(folder / out.name, calibration.model, provenance, card=card)
         (folder / out.name).rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _said(calibration: Calibration, out: Path) -> str:

@@ -22,14 +22,18 @@ BUILTIN = "builtin"
 """In place of a folder: the artifact that ships with the package, as in the configuration."""
 
 
+def artifact_folder(named: Path) -> Path:
+    """The folder that is meant: the one that ships, if there is none of that name."""
+    return builtin_artifact_path() if str(named) == BUILTIN and not named.exists() else named
+
+
 def loaded(artifact: Path) -> QualityModel:
     """The artifact in a folder, or the one that ships.
 
     Raises:
         ArtifactError: there is none, or it is damaged.
     """
-    shipped = str(artifact) == BUILTIN and not artifact.exists()
-    return load(builtin_artifact_path() if shipped else artifact)
+    return load(artifact_folder(artifact))
 
 
 @contextmanager
