@@ -9,7 +9,7 @@ from asyncio.subprocess import PIPE, STDOUT
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,10 @@ from pointsman_server.app import Application
 from pointsman_server.decision.assignment import assign
 from pointsman_server.decision.router_string import parse_router_string
 from pointsman_server.providers.scripted import ScriptedUpstream
+from pointsman_server.quality.artifact import save
 from pointsman_server.telemetry import names
 from pointsman_server.telemetry.setup import TelemetrySettings, configure_telemetry
-from swap.variants import written_variant
+from swap.variants import PROVENANCE, builtin, written_variant
 from telemetry.test_metrics import Points, of, points
 
 PAGE = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
@@ -229,6 +230,23 @@ async def test_a_shadow_predicts_by_its_own_artifact(tmp_path: Path) -> None:
     assert shadow.quality_artifact != decision.quality_artifact
     (chosen,) = [candidate for candidate in itself.candidates if candidate.endpoint == shadow.endpoint]
     assert shadow.quality == chosen.quality
+
+
+async def test_a_shadow_promises_by_its_own_artifact(tmp_path: Path) -> None:
+    """Whether a candidate may fall short is judged by what the shadow's artifact was calibrated on, not the acting one's:
+    without a table of risks only the best candidate is left."""
+    save(tmp_path / "bare", replace(builtin(), version="bare", risk_table=None), PROVENANCE, card="card")
+    careful = 'policy = "router@lowest-rc|rq.p51>=0.5"\n'
+    text = (
+        f'{CATALOG}\n[routers.default]\nshadow = ["told", "untold"]\n[routers.told]\n{careful}'
+        f'[routers.untold]\n{careful}artifact = "{tmp_path / "bare"}"\n'
+    )
+    async with observed(text) as server:
+        decision = await server.client.route("hi", include_shadows=True)
+    assert {shadow.router: shadow.endpoint for shadow in decision.shadows} == {
+        "told": f"{CHEAP}@north",
+        "untold": f"{DEAR}@north",
+    }
 
 
 async def test_the_stream_of_an_answer_shows_shadows_to_who_asks() -> None:

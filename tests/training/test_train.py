@@ -7,7 +7,7 @@ import pytest
 from pointsman_server.quality.model import QualityModel
 from pointsman_server.training.dataset import Dataset, DatasetError
 from pointsman_server.training.evaluate import evaluate
-from pointsman_server.training.train import BoosterSettings, TrainingSettings, train
+from pointsman_server.training.train import BoosterSettings, TrainingSettings, category_axes, train
 from training.world import LENGTHS, TOPICS, TRUTH
 
 SETTINGS = TrainingSettings(
@@ -79,3 +79,26 @@ class TestTrain:
         with pytest.raises(DatasetError) as caught:
             _train(few)
         assert str(caught.value) == "no model has 50 outcomes in the train split, the least a profile needs"
+
+
+class TestCategoryAxes:
+    """What of the reading by category the profiles see."""
+
+    def test_a_prompt_lies_where_its_reading_by_category_says(self, model: QualityModel) -> None:
+        """Behind the latents stands the reading by category along the axes, and it tells the two topics apart."""
+        places = {}
+        for topic, prompt in PROMPTS.items():
+            position, _ = model.latent(prompt)
+            by_category = model.features(prompt)[-len(model.category_axes) :]
+            assert position[-1] == pytest.approx(float(by_category @ model.category_axes[:, 0]))
+            places[topic] = position[-1]
+        assert places["mathematics"] * places["history"] < 0.0
+
+    def test_axes_are_those_in_which_categories_differ(self, model: QualityModel) -> None:
+        """Two categories differ along one line, which is the one axis; none is kept where none is asked for."""
+        means = model.features.ngrams.category_latents
+        axes = category_axes(model.features.ngrams, count=12)
+        between = means[0] - means[1]
+        assert axes.shape == (means.shape[1], 1)
+        assert abs(float(between @ axes[:, 0])) == pytest.approx(float(np.linalg.norm(between)), rel=0.05)
+        assert category_axes(model.features.ngrams, count=0).shape == (means.shape[1], 0)
