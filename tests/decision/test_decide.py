@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pointsman_server.decision.choice import dominates, uniform
 from pointsman_server.decision.decide import decide
-from pointsman_server.decision.estimate import Draft, draft_candidate
+from pointsman_server.decision.estimate import Draft, drafts_of
 from pointsman_server.decision.feasibility import bounded_value
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.types import (
@@ -44,8 +44,8 @@ FLAT = Latency(0.1, 0.1, 0.1, 0.1, 0.1)
 
 def draft_of(given_input: DecisionInput, endpoint: Endpoint) -> Draft:
     """The draft that a decision starts from."""
-    runtime = given_input.snapshot.of(endpoint.name)
-    return draft_candidate(endpoint, given_input.qualities.get(endpoint.model), runtime, given_input.facts)
+    (draft,) = drafts_of([endpoint], given_input.qualities, given_input.snapshot, given_input.facts)
+    return draft
 
 
 def names(candidates: tuple[Candidate, ...]) -> set[str]:
@@ -56,7 +56,8 @@ def names(candidates: tuple[Candidate, ...]) -> set[str]:
 @given(decision_inputs())
 def test_every_eligible_candidate_satisfies_every_constraint(given_input: DecisionInput) -> None:
     """What is eligible lies in the search space, can do what is needed, carries the labels, and meets each bound."""
-    for candidate in decide(given_input).eligible:
+    decision = decide(given_input)
+    for candidate in decision.eligible:
         endpoint, policy = candidate.endpoint, given_input.alternatives[candidate.alternative]
         space = policy.space
         assert not space.models or endpoint.model in space.models
@@ -74,8 +75,9 @@ def test_every_eligible_candidate_satisfies_every_constraint(given_input: Decisi
                 assert value is not None
                 assert bound.comparison.holds(value, bound.limit)
         runtime = given_input.snapshot.of(endpoint.name)
-        assert runtime.breaker is not BreakerState.OPEN
-        assert not runtime.retry_after_s
+        if decision.reason is not DecisionReason.PANIC:
+            assert runtime.breaker is not BreakerState.OPEN
+        assert not runtime.retry_after_s or runtime.breaker is BreakerState.OPEN
 
 
 @given(decision_inputs(alternative_count_max=1), bounds())
@@ -83,7 +85,10 @@ def test_a_further_bound_never_adds_a_candidate(given_input: DecisionInput, boun
     """Tightening can only take candidates away."""
     (policy,) = given_input.alternatives
     tighter = replace(given_input, alternatives=(replace(policy, bounds=(*policy.bounds, bound)),))
-    assert names(decide(tighter).eligible) <= names(decide(given_input).eligible)
+    decision = decide(tighter)
+    # Where the bound leaves none that is healthy, ill ones are tried: no candidates of the bound's adding.
+    assume(decision.reason is not DecisionReason.PANIC)
+    assert names(decision.eligible) <= names(decide(given_input).eligible)
 
 
 @given(decision_inputs(alternative_count_max=1), st.data())
@@ -93,8 +98,9 @@ def test_a_narrower_search_never_adds_a_candidate(given_input: DecisionInput, da
     assume(all(bound.metric is not Metric.RELATIVE_QUALITY for bound in policy.bounds))
     skipped = data.draw(st.sampled_from([endpoint.name for endpoint in given_input.endpoints]))
     space = replace(policy.space, skip_endpoints=policy.space.skip_endpoints | {skipped})
-    tighter = replace(given_input, alternatives=(replace(policy, space=space),))
-    assert names(decide(tighter).eligible) <= names(decide(given_input).eligible) - {skipped}
+    decision = decide(replace(given_input, alternatives=(replace(policy, space=space),)))
+    assume(decision.reason is not DecisionReason.PANIC)
+    assert names(decision.eligible) <= names(decide(given_input).eligible) - {skipped}
 
 
 @given(decision_inputs(), st.randoms(use_true_random=False))
@@ -120,12 +126,7 @@ def test_a_dominated_endpoint_never_wins(given_input: DecisionInput) -> None:
         return
     rivals = [c for c in decision.eligible if c.alternative == chosen.alternative and c is not chosen]
     for rival in rivals:
-        assert not dominates(as_draft(rival), as_draft(chosen)) or (rival.utility or 0.0) <= (chosen.utility or 0.0)
-
-
-def as_draft(candidate: Candidate) -> Draft:
-    """A draft with the candidate's terms, which is all that dominance reads."""
-    return Draft(candidate.endpoint, None, EndpointRuntime(), None, None, None, terms=candidate.terms)
+        assert not dominates(rival.terms, chosen.terms) or (rival.utility or 0.0) <= (chosen.utility or 0.0)
 
 
 @given(decision_inputs())
@@ -320,6 +321,50 @@ def test_fallbacks_are_tried_in_their_order() -> None:
     assert (decision.chosen.endpoint.name, decision.reason) == ("b@p", DecisionReason.FALLBACK)
     able = replace(base, endpoints=(Endpoint("a", "p", capabilities=frozenset({Capability.TOOLS})), Endpoint("b", "p")))
     assert [c.endpoint.name for c in decide(able).eligible] == ["a@p", "b@p"]
+
+
+def ill(*, open_s: float | None, second: EndpointRuntime, bounds: tuple[Bound, ...] = ()) -> Decision:
+    """One model at a provider whose breaker is open for so long, and at a second one."""
+    first = EndpointRuntime(ttft_s=FLAT, age_s=1.0, breaker=BreakerState.OPEN, retry_after_s=open_s)
+    return decide(
+        DecisionInput(
+            decision_id="d-1",
+            facts=RequestFacts(input_token_count=10),
+            alternatives=(Policy(bounds=bounds, preference=Weights.of({Metric.TTFT: 1.0})),),
+            endpoints=(Endpoint("m", "first"), Endpoint("m", "second")),
+            qualities={},
+            snapshot=RuntimeSnapshot({"m@first": first, "m@second": second}),
+            seed=1,
+            exploration=NO_EXPLORATION,
+        )
+    )
+
+
+def test_where_every_breaker_is_open_the_best_endpoint_is_tried() -> None:
+    """Rather than to refuse, the decision takes the best of the ill, says so, and keeps the other to fail over to."""
+    slower = EndpointRuntime(ttft_s=Latency(1.0, 1.0, 1.0, 1.0, 1.0), breaker=BreakerState.OPEN, retry_after_s=2.0)
+    decision = ill(open_s=100.0, second=slower)
+    assert decision.reason is DecisionReason.PANIC
+    assert [candidate.endpoint.name for candidate in decision.eligible] == ["m@first", "m@second"]
+
+
+def test_what_is_healthy_is_never_passed_over_for_what_is_not() -> None:
+    """While one endpoint is left that may be called, an open breaker stays closed to all, however fast it was."""
+    slow = EndpointRuntime(ttft_s=Latency(9.0, 9.0, 9.0, 9.0, 9.0), age_s=1.0)
+    decision = ill(open_s=5.0, second=slow)
+    assert [candidate.endpoint.name for candidate in decision.eligible] == ["m@second"]
+    assert decision.reason is DecisionReason.ONLY_CANDIDATE
+
+
+def test_panic_spares_refused_keys_rate_limits_and_constraints() -> None:
+    """A key that was refused is refused again, a provider that asks for time gets it, and a bound holds whatever comes."""
+    limited = EndpointRuntime(ttft_s=FLAT, retry_after_s=3.0)
+    refused = EndpointRuntime(ttft_s=FLAT, breaker=BreakerState.OPEN, retry_after_s=250.0)
+    assert ill(open_s=250.0, second=limited).chosen is None
+    assert [c.endpoint.name for c in ill(open_s=5.0, second=limited).eligible] == ["m@first"]
+    assert ill(open_s=250.0, second=refused).chosen is None
+    assert [c.endpoint.name for c in ill(open_s=5.0, second=refused).eligible] == ["m@first"]
+    assert ill(open_s=5.0, second=refused, bounds=(Bound(Metric.TTFT, Comparison.LESS, 0.05),)).chosen is None
 
 
 def test_an_objective_seeks_its_end_and_ranks_the_unknown_last() -> None:

@@ -34,6 +34,7 @@ _REASONS: Mapping[DecisionReason.ValueType, str] = {
     DecisionReason.DECISION_REASON_NEAR_TIE: "drawn among near-ties of the best",
     DecisionReason.DECISION_REASON_FALLBACK: "the earlier alternatives have nothing eligible",
     DecisionReason.DECISION_REASON_EXPLORATION: "drawn to refresh what is known of it",
+    DecisionReason.DECISION_REASON_PANIC: "all that would do fail of late; the best of them is tried",
 }
 
 _REJECTIONS: Mapping[RejectionReason.ValueType, str] = {

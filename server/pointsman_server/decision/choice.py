@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from pointsman_server.decision.estimate import Draft
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.types import DecisionReason, Exploration
-from pointsman_server.decision.utility import utility_of
+from pointsman_server.decision.utility import Ranking, Terms
 
 LIVE_METRICS = frozenset({Metric.TTFT, Metric.INTER_TOKEN_LATENCY, Metric.END_TO_END_LATENCY, Metric.ERROR_RATE})
 """Metrics that are measured and move by the minute; prices and predictions don't."""
@@ -22,52 +21,56 @@ LIVE_TOLERANCE = 0.05
 """Live values that differ by less than this share are the same: real runs spread by 5 to 25 % within minutes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The pick: an index into the ranked drafts, and why."""
+class Choice(NamedTuple):
+    """The pick."""
 
-    index: int
+    place: int
+    """In the ranking, from 0."""
     reason: DecisionReason
+    probabilities: list[float]
+    """With which each of the ranking is picked, given everything but the seed."""
 
 
-def choose(ranked: Sequence[Draft], exploration: Exploration, seed: int) -> Choice:
-    """Picks one of `ranked` (best first, not empty) and writes every draft's probability."""
-    tied = near_ties(ranked, exploration.near_tie_width)
-    explored = _worth_exploring(ranked, tied, exploration) if exploration.rate > 0.0 else []
+def choose(ranking: Ranking, exploration: Exploration, seed: int) -> Choice:
+    """Picks one of a ranking that is not empty."""
+    utilities = ranking.utilities
+    # What a utility is measured against: the best candidate's gains and losses together.
+    scale = exploration.near_tie_width * math.fsum([abs(term.contribution) for term in ranking.terms[0]])
+    tied = _near_ties(ranking, threshold=utilities[0] - scale)
+    explored = _worth_exploring(ranking, tied, exploration) if exploration.rate > 0.0 else []
     explore_share = exploration.rate if explored else 0.0
-    scale = _utility_scale(ranked) * exploration.near_tie_width
-    best = utility_of(ranked[0])
-    softness = [math.exp((utility_of(ranked[index]) - best) / scale) if scale > 0.0 else 1.0 for index in tied]
+    softness = [math.exp((utilities[index] - utilities[0]) / scale) if scale > 0.0 else 1.0 for index in tied]
     total = math.fsum(softness)
+    probabilities = [0.0] * len(utilities)
     for index, weight in zip(tied, softness, strict=True):
-        ranked[index].probability = (1.0 - explore_share) * weight / total
+        probabilities[index] = (1.0 - explore_share) * weight / total
     for index in explored:
-        ranked[index].probability += explore_share / len(explored)
+        probabilities[index] += explore_share / len(explored)
     drawn = uniform(seed)
     if drawn < explore_share:
-        return Choice(explored[int(drawn / explore_share * len(explored))], DecisionReason.EXPLORATION)
-    index = _draw(tied, softness, (drawn - explore_share) / (1.0 - explore_share))
-    if len(ranked) == 1:
-        return Choice(index, DecisionReason.ONLY_CANDIDATE)
-    return Choice(index, DecisionReason.BEST_UTILITY if index == 0 else DecisionReason.NEAR_TIE)
+        index, reason = explored[int(drawn / explore_share * len(explored))], DecisionReason.EXPLORATION
+    else:
+        index = _draw(tied, softness, (drawn - explore_share) / (1.0 - explore_share))
+        reason = DecisionReason.BEST_UTILITY if index == 0 else DecisionReason.NEAR_TIE
+        if len(utilities) == 1:
+            reason = DecisionReason.ONLY_CANDIDATE
+    return Choice(index, reason, probabilities)
 
 
-def near_ties(ranked: Sequence[Draft], width: float) -> list[int]:
-    """Indices of the best and of every candidate close to it that no other one dominates."""
-    threshold = utility_of(ranked[0]) - width * _utility_scale(ranked)
-    close = [index for index, draft in enumerate(ranked) if index == 0 or utility_of(draft) > threshold]
-    return [
-        index for index in close if index == 0 or not any(dominates(ranked[other], ranked[index]) for other in close)
-    ]
+def _near_ties(ranking: Ranking, *, threshold: float) -> list[int]:
+    """Indices of the best and of every candidate above the threshold that no other such one dominates."""
+    close = [index for index, utility in enumerate(ranking.utilities) if index == 0 or utility > threshold]
+    terms = ranking.terms
+    return [index for index in close if index == 0 or not any(dominates(terms[other], terms[index]) for other in close)]
 
 
-def dominates(better: Draft, worse: Draft) -> bool:
-    """Whether `better` is no worse in anything that is weighed, and truly better in something.
+def dominates(better: Terms, worse: Terms) -> bool:
+    """Whether a candidate with the terms `better` is no worse in anything that is weighed, and truly better in something.
 
     Live values within their tolerance count as equal; an assumed value neither dominates nor is dominated.
     """
     strictly = False
-    for one, other in zip(better.terms, worse.terms, strict=True):
+    for one, other in zip(better, worse, strict=True):
         if one.assumed or other.assumed:
             return False
         higher_is_better = METRIC_SPECS[one.metric].higher_is_better
@@ -79,40 +82,34 @@ def dominates(better: Draft, worse: Draft) -> bool:
     return strictly
 
 
-def _worth_exploring(ranked: Sequence[Draft], tied: Sequence[int], exploration: Exploration) -> list[int]:
+def _worth_exploring(ranking: Ranking, tied: Sequence[int], exploration: Exploration) -> list[int]:
     """Indices of candidates without fresh data that would win if their live values were the best that anyone shows."""
+    ages_s = [draft.runtime.age_s for draft in ranking.drafts]
     stale = [
         index
-        for index, draft in enumerate(ranked)
-        if (draft.runtime.age_s is None or draft.runtime.age_s > exploration.stale_after_s) and index not in tied
+        for index, age_s in enumerate(ages_s)
+        if (age_s is None or age_s > exploration.stale_after_s) and index not in tied
     ]
     if not stale:
         return []
     best_live: dict[Metric, float] = {}
-    for draft in ranked:
-        for term in draft.terms:
+    for terms in ranking.terms:
+        for term in terms:
             if term.metric in LIVE_METRICS and not term.assumed:
                 known = best_live.get(term.metric)
                 best_live[term.metric] = term.value if known is None else min(known, term.value)
-    best = utility_of(ranked[0])
-    return [
-        index for index in stale if _gain_if_fast(ranked[index], best_live) > max(0.0, best - utility_of(ranked[index]))
-    ]
+    losses = [max(0.0, ranking.utilities[0] - utility) for utility in ranking.utilities]
+    return [index for index in stale if _gain_if_fast(ranking.terms[index], best_live) > losses[index]]
 
 
-def _gain_if_fast(draft: Draft, best_live: Mapping[Metric, float]) -> float:
-    """What the draft's utility would gain by live values as good as the best. Without a weight on anything live there is
-    nothing to learn that could change the ranking, and the gain is 0."""
+def _gain_if_fast(terms: Terms, best_live: Mapping[Metric, float]) -> float:
+    """What a utility would gain by live values as good as the best. Without a weight on anything live there is nothing to
+    learn that could change the ranking, and the gain is 0."""
     return math.fsum(
         term.weight * (term.value - best_live.get(term.metric, term.value))
-        for term in draft.terms
+        for term in terms
         if term.metric in LIVE_METRICS
     )
-
-
-def _utility_scale(ranked: Sequence[Draft]) -> float:
-    """What a utility is measured against: the best candidate's gains and losses together."""
-    return math.fsum(abs(term.contribution) for term in ranked[0].terms)
 
 
 def _draw(indices: Sequence[int], weights: Sequence[float], drawn: float) -> int:

@@ -1,34 +1,29 @@
-"""What is expected of sending one request to one endpoint: the candidate before it is judged.
-
-A draft is private to `decide`: mutable, so that each step adds its part without copying, and frozen into a
-`Candidate` at the end.
-"""
+"""What is expected of sending one request to each endpoint, before anything is judged or weighed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import NormalDist
+from typing import NamedTuple
 
-from pointsman_server.decision.cost import cost_usd
+from pointsman_server.decision.cost import expected_costs_usd
 from pointsman_server.decision.metrics import Metric
 from pointsman_server.decision.types import (
-    Candidate,
+    NEVER_OBSERVED,
     Endpoint,
     EndpointRuntime,
     Latency,
     QualityPrediction,
-    Rejection,
     RequestFacts,
-    UtilityTerm,
+    RuntimeSnapshot,
 )
 
 _STANDARD_NORMAL = NormalDist()
 
 
-@dataclass(slots=True)
-class Draft:
-    """A candidate in the making."""
+class Draft(NamedTuple):
+    """A candidate before it is judged."""
 
     endpoint: Endpoint
     quality: QualityPrediction | None
@@ -36,59 +31,50 @@ class Draft:
     output_token_count: float | None
     cost_usd: float | None
     end_to_end_latency_s: float | None
-    alternative: int = 0
-    utility: float | None = None
-    terms: tuple[UtilityTerm, ...] = ()
-    probability: float = 0.0
-    rejections: tuple[Rejection, ...] = ()
-    shortfall_risk: float | None = None
-
-    def frozen(self) -> Candidate:
-        """The candidate, finished."""
-        runtime = self.runtime
-        # By position: twenty of these are made for a decision, and keywords cost a third of it.
-        return Candidate(
-            self.endpoint,
-            self.quality,
-            self.output_token_count,
-            self.cost_usd,
-            runtime.ttft_s,
-            runtime.inter_token_latency_s,
-            self.end_to_end_latency_s,
-            runtime.error_rate,
-            runtime.age_s,
-            self.alternative,
-            self.utility,
-            self.terms,
-            self.probability,
-            self.rejections,
-            self.shortfall_risk,
-        )
 
 
-def draft_candidate(
-    endpoint: Endpoint, quality: QualityPrediction | None, runtime: EndpointRuntime, facts: RequestFacts
-) -> Draft:
-    """What is expected of `endpoint` for a request with these facts."""
-    output_token_count = _expected_output(endpoint, quality, facts)
-    cost = None
-    if output_token_count is not None:
-        cost = cost_usd(endpoint, input_token_count=facts.input_token_count, output_token_count=output_token_count)
-    end_to_end_s = None
-    if output_token_count is not None and runtime.ttft_s is not None and runtime.inter_token_latency_s is not None:
-        gap_count = max(0.0, output_token_count - 1.0)
-        end_to_end_s = runtime.ttft_s.mean + gap_count * runtime.inter_token_latency_s.mean
-    return Draft(endpoint, quality, runtime, output_token_count, cost, end_to_end_s)
+_DraftRow = tuple[Endpoint, QualityPrediction | None, EndpointRuntime, float | None, float | None, float | None]
+_new_draft: Callable[[_DraftRow], Draft] = partial(tuple.__new__, Draft)
 
 
-def _expected_output(endpoint: Endpoint, quality: QualityPrediction | None, facts: RequestFacts) -> float | None:
-    if quality is None or quality.output_token_count is None:
+def drafts_of(
+    endpoints: Sequence[Endpoint],
+    qualities: Mapping[str, QualityPrediction],
+    snapshot: RuntimeSnapshot,
+    facts: RequestFacts,
+) -> list[Draft]:
+    """What is expected of each of these endpoints for a request with these facts."""
+    runtimes = [snapshot.by_endpoint.get(endpoint.name, NEVER_OBSERVED) for endpoint in endpoints]
+    predictions = [qualities.get(endpoint.model) for endpoint in endpoints]
+    output_counts = [
+        _expected_output(quality, facts.output_token_count_max, endpoint.output_token_count_max)
+        for endpoint, quality in zip(endpoints, predictions, strict=True)
+    ]
+    costs_usd = expected_costs_usd(
+        endpoints, input_token_count=facts.input_token_count, output_token_counts=output_counts
+    )
+    durations_s = [
+        None
+        if count is None or (ttft_s := runtime.ttft_s) is None or (gap_s := runtime.inter_token_latency_s) is None
+        else ttft_s.mean + max(0.0, count - 1.0) * gap_s.mean
+        for runtime, count in zip(runtimes, output_counts, strict=True)
+    ]
+    return list(
+        map(_new_draft, zip(endpoints, predictions, runtimes, output_counts, costs_usd, durations_s, strict=True))
+    )
+
+
+def _expected_output(
+    quality: QualityPrediction | None, wanted_max: int | None, possible_max: int | None
+) -> float | None:
+    """The predicted length, but no more than the caller wants and the endpoint can give."""
+    expected = None if quality is None else quality.output_token_count
+    if expected is None:
         return None
-    expected = quality.output_token_count
-    if facts.output_token_count_max is not None:
-        expected = min(expected, facts.output_token_count_max)
-    if endpoint.output_token_count_max is not None:
-        expected = min(expected, endpoint.output_token_count_max)
+    if wanted_max is not None and wanted_max < expected:
+        expected = float(wanted_max)
+    if possible_max is not None and possible_max < expected:
+        expected = float(possible_max)
     return expected
 
 
@@ -97,35 +83,36 @@ def expectation(draft: Draft, metric: Metric) -> float | None:
 
     Relative quality has no value of its own: `feasibility` derives it from the best candidate's.
     """
-    return EXPECTATIONS[metric](draft)
+    (value,) = EXPECTATIONS[metric]([draft])
+    return value
 
 
-def _quality(draft: Draft) -> float | None:
-    return None if draft.quality is None else draft.quality.mean
+def _qualities(drafts: Sequence[Draft]) -> list[float | None]:
+    return [None if draft.quality is None else draft.quality.mean for draft in drafts]
 
 
-def _ttft(draft: Draft) -> float | None:
-    return None if draft.runtime.ttft_s is None else draft.runtime.ttft_s.mean
+def _ttfts_s(drafts: Sequence[Draft]) -> list[float | None]:
+    return [None if draft.runtime.ttft_s is None else draft.runtime.ttft_s.mean for draft in drafts]
 
 
-def _inter_token_latency(draft: Draft) -> float | None:
-    return None if draft.runtime.inter_token_latency_s is None else draft.runtime.inter_token_latency_s.mean
+def _inter_token_latencies_s(drafts: Sequence[Draft]) -> list[float | None]:
+    return [None if (latency := draft.runtime.inter_token_latency_s) is None else latency.mean for draft in drafts]
 
 
-EXPECTATIONS: Mapping[Metric, Callable[[Draft], float | None]] = {
-    Metric.QUALITY: _quality,
-    Metric.RELATIVE_QUALITY: _quality,
-    Metric.REQUEST_COST: lambda draft: draft.cost_usd,
-    Metric.PRICE: lambda draft: draft.endpoint.blended_price_usd_per_mtok,
-    Metric.INPUT_PRICE: lambda draft: draft.endpoint.input_price_usd_per_mtok,
-    Metric.OUTPUT_PRICE: lambda draft: draft.endpoint.output_price_usd_per_mtok,
-    Metric.TTFT: _ttft,
-    Metric.INTER_TOKEN_LATENCY: _inter_token_latency,
-    Metric.END_TO_END_LATENCY: lambda draft: draft.end_to_end_latency_s,
-    Metric.OUTPUT_TOKENS_PER_SECOND: lambda draft: _speed(_inter_token_latency(draft)),
-    Metric.ERROR_RATE: lambda draft: draft.runtime.error_rate,
+EXPECTATIONS: Mapping[Metric, Callable[[Sequence[Draft]], list[float | None]]] = {
+    Metric.QUALITY: _qualities,
+    Metric.RELATIVE_QUALITY: _qualities,
+    Metric.REQUEST_COST: lambda drafts: [draft.cost_usd for draft in drafts],
+    Metric.PRICE: lambda drafts: [draft.endpoint.blended_price_usd_per_mtok for draft in drafts],
+    Metric.INPUT_PRICE: lambda drafts: [draft.endpoint.input_price_usd_per_mtok for draft in drafts],
+    Metric.OUTPUT_PRICE: lambda drafts: [draft.endpoint.output_price_usd_per_mtok for draft in drafts],
+    Metric.TTFT: _ttfts_s,
+    Metric.INTER_TOKEN_LATENCY: _inter_token_latencies_s,
+    Metric.END_TO_END_LATENCY: lambda drafts: [draft.end_to_end_latency_s for draft in drafts],
+    Metric.OUTPUT_TOKENS_PER_SECOND: lambda drafts: [_speed(gap_s) for gap_s in _inter_token_latencies_s(drafts)],
+    Metric.ERROR_RATE: lambda drafts: [draft.runtime.error_rate for draft in drafts],
 }
-"""How each metric is read off a draft."""
+"""How each metric is read off drafts: of all at once, since a call for each would be a fifth of a decision's time."""
 
 
 def pessimistic(draft: Draft, metric: Metric, *, quantile: float, upper: bool) -> float | None:

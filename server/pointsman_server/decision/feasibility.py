@@ -19,8 +19,10 @@ from pointsman_server.decision.types import (
     Bound,
     BoundChange,
     BreakerState,
+    Candidate,
     Capability,
     Endpoint,
+    EndpointRuntime,
     Policy,
     Rejection,
     RejectionReason,
@@ -63,25 +65,34 @@ class Reference(NamedTuple):
     """Different models of known quality that it is the best of, itself included."""
 
 
+PASSED = Verdict((), None)
+
+
 def judge(
-    drafts: Sequence[Draft], policy: Policy, facts: RequestFacts, *, risk_table: RiskTable | None = None
+    drafts: Sequence[Draft],
+    policy: Policy,
+    facts: RequestFacts,
+    *,
+    risk_table: RiskTable | None = None,
+    tolerated_open_s: float | None = None,
 ) -> list[Verdict]:
     """For each draft every reason why it is not eligible under `policy`.
 
+    Breakers that stay open for no longer than `tolerated_open_s` are no reason; without it, every open one is.
     "The best candidate" of a bound on relative quality is the best that the request could use at all: within the
     search space, with the capabilities, labels and context it needs. Health and the other bounds don't move it, so
     that tightening one of them never makes another endpoint eligible.
     """
-    needed = sorted(policy.capabilities | facts.capabilities)
-    structural = [_structural(draft.endpoint, policy, facts, needed) for draft in drafts]
+    structural = _structurals(drafts, policy, facts)
+    health = [_health(draft.runtime, tolerated_open_s) for draft in drafts]
+    if not policy.bounds:
+        return [Verdict(one + ill, None) if one or ill else PASSED for one, ill in zip(structural, health, strict=True)]
     reference = _reference([draft for draft, rejections in zip(drafts, structural, strict=True) if not rejections])
     best_quality = None if reference is None else reference.quality
-    limits_risk = any(bound.limits_risk for bound in policy.bounds)
     verdicts = []
-    for draft, rejections in zip(drafts, structural, strict=True):
-        risks, shortfall_risk = _risks(draft, policy.bounds, reference, risk_table) if limits_risk else ((), None)
-        rejected = rejections + _bounds(draft, policy.bounds, best_quality) + risks + _health(draft)
-        verdicts.append(Verdict(rejected, shortfall_risk))
+    for draft, rejections, ill in zip(drafts, structural, health, strict=True):
+        risks, shortfall_risk = _risks(draft, policy.bounds, reference, risk_table)
+        verdicts.append(Verdict(rejections + _bounds(draft, policy.bounds, best_quality) + risks + ill, shortfall_risk))
     return verdicts
 
 
@@ -94,10 +105,20 @@ def _reference(drafts: Sequence[Draft]) -> Reference | None:
     return Reference(model, -loss, len({model for _, model in known}))
 
 
-def _structural(
-    endpoint: Endpoint, policy: Policy, facts: RequestFacts, needed: Sequence[Capability]
-) -> tuple[Rejection, ...]:
-    """Reasons that lie in what the endpoint is, not in what is expected of it."""
+def _structurals(drafts: Sequence[Draft], policy: Policy, facts: RequestFacts) -> list[tuple[Rejection, ...]]:
+    """For each draft the reasons that lie in what the endpoint is, not in what is expected of it."""
+    needed = sorted(policy.capabilities | facts.capabilities)
+    wanted = facts.output_token_count_max
+    context = facts.input_token_count + (1 if wanted is None else wanted)
+    lengths = [_lengths(draft.endpoint, wanted, context) for draft in drafts]
+    if policy.space == EVERYWHERE and not needed and not policy.labels:
+        return lengths
+    places = [_place(draft.endpoint, policy, needed) for draft in drafts]
+    return [place + length for place, length in zip(places, lengths, strict=True)]
+
+
+def _place(endpoint: Endpoint, policy: Policy, needed: Sequence[Capability]) -> tuple[Rejection, ...]:
+    """Reasons in its place in the search space, its capabilities and its labels."""
     rejections: list[Rejection] = []
     if rejection := _outside(endpoint, policy.space):
         rejections.append(rejection)
@@ -108,24 +129,25 @@ def _structural(
     ]
     if policy.labels:
         rejections += _label_mismatches(endpoint, policy.labels)
-    wanted = facts.output_token_count_max
-    if endpoint.output_token_count_max is not None and wanted is not None and wanted > endpoint.output_token_count_max:
+    return tuple(rejections)
+
+
+def _lengths(endpoint: Endpoint, wanted: int | None, context: int) -> tuple[Rejection, ...]:
+    """Reasons in the output that is wanted, if the caller limits it, and in the tokens of input and output together."""
+    output_max, context_max = endpoint.output_token_count_max, endpoint.context_token_count_max
+    if wanted is None and (context_max is None or context <= context_max):
+        return ()  # The usual case.
+    rejections = []
+    if output_max is not None and wanted is not None and wanted > output_max:
         constraint = f"max_output_token_count={wanted}"
-        rejections.append(
-            Rejection(RejectionReason.OUTPUT_TOO_SHORT, constraint, actual=float(endpoint.output_token_count_max))
-        )
-    token_count = facts.input_token_count + (1 if wanted is None else wanted)
-    if endpoint.context_token_count_max is not None and token_count > endpoint.context_token_count_max:
-        constraint = f"context_token_count>={token_count}"
-        rejections.append(
-            Rejection(RejectionReason.CONTEXT_TOO_SHORT, constraint, actual=float(endpoint.context_token_count_max))
-        )
+        rejections.append(Rejection(RejectionReason.OUTPUT_TOO_SHORT, constraint, actual=float(output_max)))
+    if context_max is not None and context > context_max:
+        constraint = f"context_token_count>={context}"
+        rejections.append(Rejection(RejectionReason.CONTEXT_TOO_SHORT, constraint, actual=float(context_max)))
     return tuple(rejections)
 
 
 def _outside(endpoint: Endpoint, space: SearchSpace) -> Rejection | None:
-    if space == EVERYWHERE:
-        return None
     for key, allowed, name in (
         ("models", space.models, endpoint.model),
         ("providers", space.providers, endpoint.provider),
@@ -213,26 +235,28 @@ def bounded_value(draft: Draft, bound: Bound, best_quality: float | None) -> flo
     return value
 
 
-def _health(draft: Draft) -> tuple[Rejection, ...]:
-    runtime = draft.runtime
+def _health(runtime: EndpointRuntime, tolerated_open_s: float | None) -> tuple[Rejection, ...]:
+    retry_after_s = runtime.retry_after_s
     if runtime.breaker is BreakerState.OPEN:
-        return (Rejection(RejectionReason.BREAKER_OPEN, "breaker", actual=runtime.retry_after_s),)
-    if runtime.retry_after_s is not None and runtime.retry_after_s > 0.0:
-        return (Rejection(RejectionReason.RATE_LIMITED, "rate limit", actual=runtime.retry_after_s),)
+        if tolerated_open_s is not None and (retry_after_s or 0.0) <= tolerated_open_s:
+            return ()
+        return (Rejection(RejectionReason.BREAKER_OPEN, "breaker", actual=retry_after_s),)
+    if retry_after_s is not None and retry_after_s > 0.0:
+        return (Rejection(RejectionReason.RATE_LIMITED, "rate limit", actual=retry_after_s),)
     return ()
 
 
-def relaxations(drafts: Sequence[Draft]) -> tuple[Relaxation, ...]:
+def relaxations(candidates: Sequence[Candidate]) -> tuple[Relaxation, ...]:
     """The smallest changes of bounds that would each make one endpoint eligible, nearest first.
 
     Only endpoints whose every rejection is a violated bound, or too high a risk, are within reach of a change of bounds.
     """
     found = []
-    for draft in drafts:
-        if draft.rejections and all(rejection.reason in BOUND_REASONS for rejection in draft.rejections):
+    for candidate in candidates:
+        if candidate.rejections and all(rejection.reason in BOUND_REASONS for rejection in candidate.rejections):
             relaxed: dict[Bound, Bound] = {}
             distance = 0.0
-            for rejection in draft.rejections:
+            for rejection in candidate.rejections:
                 bound, actual = rejection.bound, rejection.actual
                 assert bound is not None, "a violated bound is named"
                 assert actual is not None, "a violated bound has a value"
@@ -243,7 +267,7 @@ def relaxations(drafts: Sequence[Draft]) -> tuple[Relaxation, ...]:
                     relaxed[bound] = loosened(bound, actual)
                     distance += _relative_change(actual, bound.limit)
             changes = tuple(BoundChange(bound, loose) for bound, loose in relaxed.items())
-            found.append(Relaxation(draft.endpoint.name, changes, distance))
+            found.append(Relaxation(candidate.endpoint.name, changes, distance))
     found.sort(key=lambda relaxation: (relaxation.distance, relaxation.endpoint_name))
     return tuple(found[:RELAXATION_COUNT_MAX])
 

@@ -468,6 +468,8 @@ class DecisionReason(StrEnum):
     NEAR_TIE = "near_tie"
     FALLBACK = "fallback"
     EXPLORATION = "exploration"
+    PANIC = "panic"
+    """Every endpoint that would do has an open breaker, and none was heeded."""
 
 
 class Agreement(StrEnum):

@@ -7,7 +7,10 @@ candidate knows is left out for all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import repeat
+from typing import NamedTuple
 
 from pointsman_server.decision.estimate import EXPECTATIONS, Draft
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
@@ -20,74 +23,83 @@ from pointsman_server.decision.types import (
     Weights,
 )
 
+Terms = tuple[UtilityTerm, ...]
 
-def rank(drafts: Sequence[Draft], preference: Preference) -> list[Draft]:
-    """Gives each draft its utility and terms, and returns them best first.
+
+class Ranking(NamedTuple):
+    """Eligible drafts with what they are worth, best first, side by side."""
+
+    drafts: list[Draft]
+    utilities: list[float]
+    terms: list[Terms]
+
+
+class Column(NamedTuple):
+    """One term of the utility, for all drafts."""
+
+    metric: Metric
+    weight: float
+    values: Sequence[float]
+    assumed: Sequence[bool]
+    contributions: Sequence[float]
+
+    def terms(self) -> Iterator[UtilityTerm]:
+        """The term of each draft."""
+        rows = zip(
+            repeat(self.metric), repeat(self.weight), self.values, self.assumed, self.contributions, strict=False
+        )
+        # Eighty of these are made for a decision over twenty endpoints: without a call into Python for each.
+        return map(_new_term, rows)
+
+
+_new_term: Callable[[tuple[Metric, float, float, bool, float]], UtilityTerm] = partial(tuple.__new__, UtilityTerm)
+
+
+def rank(drafts: Sequence[Draft], preference: Preference) -> Ranking:
+    """The drafts with their utilities.
 
     Ties go to the candidate with fewer assumed values, then (under an objective) to the better one by the default
     preference, then by name, so that the order of the catalog never matters.
     """
-    drafts = list(drafts)
     match preference:
         case Objective():
-            default_terms = weigh(drafts, DEFAULT_PREFERENCE)
-            for draft, value, worst in zip(drafts, *_sought(drafts, preference), strict=True):
-                sign = 1.0 if preference.direction is Direction.HIGHEST else -1.0
-                seen = worst if value is None else value
-                draft.utility = sign * seen
-                draft.terms = (UtilityTerm(preference.metric, 1.0, seen, value is None, draft.utility),)
-            tie_breaker = {
-                draft.endpoint.name: sum(term.contribution for term in terms)
-                for draft, terms in zip(drafts, default_terms, strict=True)
-            }
+            columns = [_sought(drafts, preference)]
+            losses = [-gain for gain in _totals(weigh(drafts, DEFAULT_PREFERENCE), drafts)]
         case Weights():
-            for draft, terms in zip(drafts, weigh(drafts, preference), strict=True):
-                draft.terms = terms
-                draft.utility = sum([term.contribution for term in terms])
-            tie_breaker = {}
-
-    def place(draft: Draft) -> tuple[float, int, float, str]:
-        name = draft.endpoint.name
-        assumed_count = [term.assumed for term in draft.terms].count(True)
-        return (-utility_of(draft), assumed_count, -tie_breaker.get(name, 0.0), name)
-
-    return sorted(drafts, key=place)
-
-
-def utility_of(draft: Draft) -> float:
-    """The utility of a draft that has been ranked."""
-    assert draft.utility is not None, "ranked drafts have a utility"
-    return draft.utility
+            columns = weigh(drafts, preference)
+            losses = [0.0] * len(drafts)
+    utilities = _totals(columns, drafts)
+    terms = list(zip(*[column.terms() for column in columns], strict=True)) if columns else [()] * len(drafts)
+    assumed_counts = list(map(sum, zip(*[column.assumed for column in columns], strict=True))) or [0] * len(drafts)
+    names = [draft.endpoint.name for draft in drafts]
+    places = zip([-utility for utility in utilities], assumed_counts, losses, names, range(len(drafts)), strict=True)
+    order = [index for *_, index in sorted(places)]
+    return Ranking(
+        [drafts[index] for index in order], [utilities[index] for index in order], [terms[index] for index in order]
+    )
 
 
-def weigh(drafts: Sequence[Draft], weights: Weights) -> list[tuple[UtilityTerm, ...]]:
-    """The terms of each draft's utility, in the order of the weights."""
-    columns: list[list[UtilityTerm]] = []
+def _totals(columns: Sequence[Column], drafts: Sequence[Draft]) -> list[float]:
+    """What the columns contribute to each draft, in all."""
+    return list(map(sum, zip(*[column.contributions for column in columns], strict=True))) or [0.0] * len(drafts)
+
+
+def weigh(drafts: Sequence[Draft], weights: Weights) -> list[Column]:
+    """The terms of the utility, in the order of the weights; without those of which no draft knows the value."""
+    columns = []
     for metric, weight in weights.by_metric:
-        value_of = EXPECTATIONS[metric]
-        values = [value_of(draft) for draft in drafts]
+        found = EXPECTATIONS[metric](drafts)
+        values = [value for value in found if value is not None]
+        assumed: Sequence[bool] = [False] * len(found)
+        if len(values) < len(found):
+            stand_in = _middle(values, metric)
+            if stand_in is None:
+                continue
+            assumed = [value is None for value in found]
+            values = [stand_in if value is None else value for value in found]
         signed = weight if METRIC_SPECS[metric].higher_is_better else -weight
-        if None in values:
-            columns.append(_with_assumed(metric, weight, signed, values))
-        else:
-            columns.append(
-                [UtilityTerm(metric, weight, value, False, signed * value) for value in values if value is not None]
-            )
-    known = [column for column in columns if column]
-    return list(zip(*known, strict=True)) if known else [()] * len(drafts)
-
-
-def _with_assumed(metric: Metric, weight: float, signed: float, values: Sequence[float | None]) -> list[UtilityTerm]:
-    """The terms of one metric, what is unknown assumed; none if all is unknown."""
-    assumed = _middle([value for value in values if value is not None], metric)
-    if assumed is None:
-        return []
-    return [
-        UtilityTerm(metric, weight, assumed, assumed=True, contribution=signed * assumed)
-        if value is None
-        else UtilityTerm(metric, weight, value, assumed=False, contribution=signed * value)
-        for value in values
-    ]
+        columns.append(Column(metric, weight, values, assumed, [signed * value for value in values]))
+    return columns
 
 
 def _middle(known: list[float], metric: Metric) -> float | None:
@@ -101,9 +113,12 @@ def _middle(known: list[float], metric: Metric) -> float | None:
     return ascending[index]
 
 
-def _sought(drafts: Sequence[Draft], objective: Objective) -> tuple[list[float | None], list[float]]:
-    """Each draft's value of the sought metric, and what stands for an unknown one: the least sought of the known."""
-    values = [EXPECTATIONS[objective.metric](draft) for draft in drafts]
-    known = [value for value in values if value is not None]
-    least_sought = min if objective.direction is Direction.HIGHEST else max
-    return values, [least_sought(known, default=0.0)] * len(drafts)
+def _sought(drafts: Sequence[Draft], objective: Objective) -> Column:
+    """The one term of an objective; what is unknown stands for the least sought of the known values."""
+    found = EXPECTATIONS[objective.metric](drafts)
+    known = [value for value in found if value is not None]
+    is_highest = objective.direction is Direction.HIGHEST
+    worst = min(known, default=0.0) if is_highest else max(known, default=0.0)
+    values = [worst if value is None else value for value in found]
+    contributions = values if is_highest else [-value for value in values]
+    return Column(objective.metric, 1.0, values, [value is None for value in found], contributions)

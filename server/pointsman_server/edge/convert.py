@@ -5,8 +5,7 @@ Everything that comes in here has been validated, so nothing is checked twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -45,6 +44,8 @@ from pointsman_server.world import ServedRouter
 
 INTERVAL_NORMAL_QUANTILE = 1.6448536269514722
 """Standard normal quantile at 0.95: mean -+ this many standard errors is the 90 % interval that is shown."""
+LASTING_PART_COUNT_MAX = 4096
+"""Endpoints of which `_LastingParts` remembers something; beyond them it begins anew."""
 
 METRIC_TO_PROTO: Mapping[Metric, routing_pb2.Metric.ValueType] = {
     Metric.QUALITY: routing_pb2.METRIC_QUALITY,
@@ -101,6 +102,7 @@ DECISION_REASON_TO_PROTO: Mapping[DecisionReason, routing_pb2.DecisionReason.Val
     DecisionReason.NEAR_TIE: routing_pb2.DECISION_REASON_NEAR_TIE,
     DecisionReason.FALLBACK: routing_pb2.DECISION_REASON_FALLBACK,
     DecisionReason.EXPLORATION: routing_pb2.DECISION_REASON_EXPLORATION,
+    DecisionReason.PANIC: routing_pb2.DECISION_REASON_PANIC,
 }
 REJECTION_REASON_TO_PROTO: Mapping[RejectionReason, routing_pb2.RejectionReason.ValueType] = {
     RejectionReason.NOT_IN_SEARCH_SPACE: routing_pb2.REJECTION_REASON_NOT_IN_SEARCH_SPACE,
@@ -355,19 +357,15 @@ def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candida
     add = message.candidates.add
     for rank, candidate in enumerate(candidates, start=1):
         added = add()
-        endpoint, quality = candidate.endpoint, candidate.quality
-        added.CopyFrom(
-            _lasting_part(
-                endpoint.name, endpoint.model, endpoint.provider, candidate.ttft_s, candidate.inter_token_latency_s
-            )
-        )
+        added.CopyFrom(_lasting_parts.of(candidate))
         added.probability = candidate.probability
-        added.alternative = candidate.alternative
+        if candidate.alternative:
+            added.alternative = candidate.alternative
         if candidate.utility is not None:
             added.rank = rank
             added.utility = candidate.utility
-        if quality is not None:
-            _fill_quality(added.quality, quality)
+        if candidate.quality is not None:
+            _fill_quality(added.quality, candidate.quality)
         if candidate.output_token_count is not None:
             added.output_token_count = candidate.output_token_count
         if candidate.cost_usd is not None:
@@ -380,36 +378,54 @@ def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candida
             _fill_duration(added.end_to_end_latency, candidate.end_to_end_latency_s)
         if candidate.runtime_age_s is not None:
             _fill_duration(added.runtime_age, candidate.runtime_age_s)
-        _fill_terms(added, candidate.terms)
+        _fill_terms(added.utility_terms.add, candidate.terms)
         if candidate.rejections:
             added.rejections.extend([rejection_to_proto(rejection) for rejection in candidate.rejections])
 
 
 def _fill_quality(message: routing_pb2.QualityPrediction, quality: QualityPrediction) -> None:
+    mean = quality.mean
     spread = INTERVAL_NORMAL_QUANTILE * quality.standard_error
-    message.mean = quality.mean
-    message.low = max(0.0, quality.mean - spread)
-    message.high = min(1.0, quality.mean + spread)
+    low, high = mean - spread, mean + spread
+    message.mean = mean
+    message.low = max(0.0, low)
+    message.high = min(1.0, high)
 
 
-@lru_cache(maxsize=4096)
-def _lasting_part(
-    name: str, model: str, provider: str, ttft_s: Latency | None, inter_token_latency_s: Latency | None
-) -> routing_pb2.Candidate:
-    """What is the same in every decision until the endpoint is observed again. Remembered; about 1 kB each."""
-    return routing_pb2.Candidate(
-        endpoint=name,
-        model=model,
-        provider=provider,
-        ttft=_latency_to_proto(ttft_s),
-        inter_token_latency=_latency_to_proto(inter_token_latency_s),
-    )
+class _LastingParts:
+    """What of a candidate is the same in every decision until its endpoint is observed again; about 1 kB each.
+
+    The very same latencies tell that nothing is new: to compare them by value would take as long as to write them.
+    """
+
+    def __init__(self) -> None:
+        self._by_endpoint: dict[str, tuple[Latency | None, Latency | None, routing_pb2.Candidate]] = {}
+
+    def of(self, candidate: Candidate) -> routing_pb2.Candidate:
+        """The endpoint's names and latencies."""
+        endpoint, ttft_s, inter_token_latency_s = candidate.endpoint, candidate.ttft_s, candidate.inter_token_latency_s
+        known = self._by_endpoint.get(endpoint.name)
+        if known is not None and known[0] is ttft_s and known[1] is inter_token_latency_s:
+            return known[2]
+        if len(self._by_endpoint) >= LASTING_PART_COUNT_MAX:
+            self._by_endpoint.clear()
+        part = routing_pb2.Candidate(
+            endpoint=endpoint.name,
+            model=endpoint.model,
+            provider=endpoint.provider,
+            ttft=_latency_to_proto(ttft_s),
+            inter_token_latency=_latency_to_proto(inter_token_latency_s),
+        )
+        self._by_endpoint[endpoint.name] = (ttft_s, inter_token_latency_s, part)
+        return part
 
 
-def _fill_terms(added: routing_pb2.Candidate, terms: Iterable[UtilityTerm]) -> None:
-    add_term = added.utility_terms.add
+_lasting_parts = _LastingParts()
+
+
+def _fill_terms(add: Callable[[], routing_pb2.UtilityTerm], terms: Iterable[UtilityTerm]) -> None:
     for metric, weight, value, assumed, contribution in terms:
-        term = add_term()
+        term = add()
         term.metric = METRIC_TO_PROTO[metric]
         term.weight = weight
         term.value = value

@@ -47,8 +47,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
          "metadata": {"decision_id": "0193…", "candidate_count": "12"}}
     """
     ERROR_REASON_ENDPOINTS_DOWN: _ErrorReason.ValueType  # 5
-    """Some endpoint satisfies the constraints, but every such one is down for now. UNAVAILABLE, with a
-    google.rpc.RetryInfo.
+    """Some endpoint satisfies the constraints, but every such one is down for now, and to try one would not help: it refused
+    our key, or others limit our rate. UNAVAILABLE, with a google.rpc.RetryInfo.
 
         {"reason": "ERROR_REASON_ENDPOINTS_DOWN", "domain": "pointsman", "metadata": {"decision_id": "0193…"}}
     """
@@ -126,8 +126,8 @@ pointsman.v1.NoEligibleEndpoint that has each rejection and the nearest relaxati
      "metadata": {"decision_id": "0193…", "candidate_count": "12"}}
 """
 ERROR_REASON_ENDPOINTS_DOWN: ErrorReason.ValueType  # 5
-"""Some endpoint satisfies the constraints, but every such one is down for now. UNAVAILABLE, with a
-google.rpc.RetryInfo.
+"""Some endpoint satisfies the constraints, but every such one is down for now, and to try one would not help: it refused
+our key, or others limit our rate. UNAVAILABLE, with a google.rpc.RetryInfo.
 
     {"reason": "ERROR_REASON_ENDPOINTS_DOWN", "domain": "pointsman", "metadata": {"decision_id": "0193…"}}
 """

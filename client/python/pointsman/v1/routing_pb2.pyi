@@ -161,6 +161,10 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     """The router's earlier alternatives had nothing eligible."""
     DECISION_REASON_EXPLORATION: _DecisionReason.ValueType  # 5
     """It was drawn to refresh what is known of it."""
+    DECISION_REASON_PANIC: _DecisionReason.ValueType  # 6
+    """Every endpoint that would do has failed of late, and is left alone for now; rather than to refuse the request, the
+    best of them is tried.
+    """
 
 class DecisionReason(_DecisionReason, metaclass=_DecisionReasonEnumTypeWrapper):
     """Why the chosen endpoint was chosen."""
@@ -177,6 +181,10 @@ DECISION_REASON_FALLBACK: DecisionReason.ValueType  # 4
 """The router's earlier alternatives had nothing eligible."""
 DECISION_REASON_EXPLORATION: DecisionReason.ValueType  # 5
 """It was drawn to refresh what is known of it."""
+DECISION_REASON_PANIC: DecisionReason.ValueType  # 6
+"""Every endpoint that would do has failed of late, and is left alone for now; rather than to refuse the request, the
+best of them is tried.
+"""
 Global___DecisionReason: _TypeAlias = DecisionReason  # noqa: Y015
 
 class _RejectionReason:
