@@ -98,6 +98,14 @@ bench-risk: $(STAMP) ## Measures whether stated risks hold on test prompts. DATA
 bench-joining: $(STAMP) ## Measures how well models join without retraining. DATA=folder of prompts.parquet and outcomes.parquet.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.joining --data $(DATA) $(ARGS)
 
+.PHONY: bench-drift-live
+bench-drift-live: $(STAMP) .venv-litellm ## Routes in real time through a brown-out and a hang, beside LiteLLM's proxy on the same providers; four minutes.
+	@$(BIN)/python -m benchmarks.drift_live --litellm .venv-litellm/bin/litellm $(ARGS)
+
+.venv-litellm:
+	@echo "making .venv-litellm, the proxy to compare with (pip install litellm[proxy])"
+	@$(PYTHON) -m venv $@ && $@/bin/python -m pip install --quiet "litellm[proxy]==1.108.7" || { rm -rf $@; exit 1; }
+
 .PHONY: clean
 clean: ## Removes what was made here, .venv included.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-litellm .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
