@@ -116,7 +116,9 @@ class EndpointRuntime(NamedTuple):
     """What the runtime aggregator knows of one endpoint at an instant."""
 
     ttft_s: Latency | None = None
+    """Of one more request at the present load, with an input of `reference_input_token_count`."""
     inter_token_latency_s: Latency | None = None
+    """Likewise at the present load."""
     error_rate: float | None = None
     in_flight_count: int = 0
     breaker: BreakerState = BreakerState.CLOSED
@@ -126,6 +128,12 @@ class EndpointRuntime(NamedTuple):
     """Attempts within the window."""
     age_s: float | None = None
     """Time since the last observation; None when there never was one."""
+    ttft_s_per_input_token: float = 0.0
+    """By how much each input token delays the first output token, not below 0; 0 as long as nothing of it is known."""
+    reference_input_token_count: float = 0.0
+    """Length of the input that `ttft_s` is about; 0 where `ttft_s_per_input_token` is."""
+    marginal_load_s: float = 0.0
+    """What one more request adds, in all, to the waits of those in flight here. A cost to weigh, no time to show."""
 
 
 @dataclass(frozen=True, slots=True)
