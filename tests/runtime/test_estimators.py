@@ -16,10 +16,10 @@ from pointsman_server.runtime.estimators import (
     OUTCOME_BUCKET_S,
     SHAPE_EPOCH_S,
     DurationEstimator,
-    LevelFilter,
     OutcomeCounts,
     ShapeWindow,
 )
+from pointsman_server.runtime.level import LevelFilter
 
 durations = st.floats(0.0, 1e6)
 gaps = st.floats(-1.0, 2000.0)

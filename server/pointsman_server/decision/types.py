@@ -133,7 +133,10 @@ class EndpointRuntime(NamedTuple):
     reference_input_token_count: float = 0.0
     """Length of the input that `ttft_s` is about; 0 where `ttft_s_per_input_token` is."""
     marginal_load_s: float = 0.0
-    """What one more request adds, in all, to the waits of those in flight here. A cost to weigh, no time to show."""
+    """Seconds that one more request adds, in all, to the times to first token of as many as are in flight here. A cost
+    to weigh, no time to show."""
+    marginal_load_s_per_token: float = 0.0
+    """Likewise to the times between two tokens of them: what one output token of theirs takes longer, in all."""
 
 
 @dataclass(frozen=True, slots=True)
