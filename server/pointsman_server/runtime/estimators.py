@@ -13,13 +13,14 @@ argues this in its success-rate breaker).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from ddsketch import DDSketch
 
 from pointsman_server.decision.types import Latency
 from pointsman_server.runtime.level import Level, LevelFilter
+from pointsman_server.runtime.profile import DailyProfile
 
 DURATION_S_MIN = 1e-5
 """Shorter durations are taken for this: a logarithm needs a floor, and a clock read twice shows no less."""
@@ -126,11 +127,17 @@ class DurationEstimator:
     be the distribution of no moment at all.
     """
 
-    __slots__ = ("_level", "_window")
+    __slots__ = ("_level", "_profile", "_unix_offset_s", "_window")
 
-    def __init__(self) -> None:
+    def __init__(self, *, unix_offset_s: float | None = None) -> None:
+        """Args:
+        unix_offset_s: What makes the time that is passed in seconds since 1970, for the hour of the day; None learns
+            no daily profile.
+        """
         self._level = LevelFilter()
         self._window = ShapeWindow()
+        self._unix_offset_s = unix_offset_s
+        self._profile = DailyProfile()
 
     def observe(
         self,
@@ -142,28 +149,41 @@ class DurationEstimator:
         length: float | None = None,
     ) -> None:
         """Take in a duration; the rest as for `LevelFilter.observe`. An input of unknown length is a usual one."""
+        level = self._level
+        length = level.length.usual if length is None else length
         log_value = _bounded_log(duration_s)
-        level = self._level.at(now_s, load=load, length=length)
-        self._window.add(1.0 if level is None else math.exp(log_value - level.log_median), now_s=now_s)
-        length = self._level.length.usual if length is None else length
-        self._level.observe(log_value, now_s=now_s, noise_variance=noise_variance, load=load, length=length)
+        in_profile = log_value - self._hourly(now_s)
+        usual, growth = level.log_median, level.growth(load=load, length=length)
+        self._window.add(1.0 if usual is None else math.exp(in_profile - usual - growth), now_s=now_s)
+        level.observe(in_profile, now_s=now_s, noise_variance=noise_variance, load=load, length=length)
+        if self._unix_offset_s is not None:
+            change = self._profile.observe(log_value - growth, unix_s=now_s + self._unix_offset_s)
+            if change != 0.0:
+                level.shift(-change)
 
     def observe_at_least(
         self, duration_s: float, *, now_s: float, load: float = 0.0, length: float | None = None
     ) -> None:
         """Take in a duration that was broken off, so that only a lower limit of it is known."""
-        log_value = _bounded_log(duration_s)
-        level = self._level.at(now_s, load=load, length=length)
-        if level is not None and log_value > level.log_median:
+        level = self._level
+        length = level.length.usual if length is None else length
+        in_profile = _bounded_log(duration_s) - self._hourly(now_s)
+        usual = level.log_median
+        if usual is not None and (ratio := in_profile - usual - level.growth(load=load, length=length)) > 0.0:
             # A lower limit below the median would pull the quantiles the wrong way; above it, it errs on the safe side.
-            self._window.add(math.exp(log_value - level.log_median), now_s=now_s)
-        length = self._level.length.usual if length is None else length
-        self._level.observe_at_least(log_value, now_s=now_s, load=load, length=length)
+            self._window.add(math.exp(ratio), now_s=now_s)
+        level.observe_at_least(in_profile, now_s=now_s, load=load, length=length)
+
+    def _hourly(self, now_s: float) -> float:
+        """By how much the logarithm is usually higher at this hour."""
+        return 0.0 if self._unix_offset_s is None else self._profile.at(now_s + self._unix_offset_s)
 
     def level(self, now_s: float, *, load: float | None = None, length: float | None = None) -> Level | None:
         """The median at `now_s`, and how well it is known; None before the first observation. None for load or length:
         as usual."""
-        return self._level.at(now_s, load=load, length=length)
+        level = self._level.at(now_s, load=load, length=length)
+        hourly = self._hourly(now_s)
+        return level if level is None or hourly == 0.0 else replace(level, log_median=level.log_median + hourly)
 
     @property
     def usual_length(self) -> float:
@@ -188,7 +208,7 @@ class DurationEstimator:
             now_s: The instant.
             load: The calls that are under way besides; None: as many as usual.
         """
-        level = self._level.at(now_s, load=load)
+        level = self.level(now_s, load=load)
         if level is None:
             return None
         shape = self._window.at(now_s) or _NO_SHAPE
@@ -219,8 +239,6 @@ class Outcomes:
 
     success_count: int
     failure_count: int
-    lost_s: float
-    """Time that the failed calls cost, together."""
 
     @property
     def call_count(self) -> int:
@@ -239,7 +257,7 @@ class Outcomes:
 class OutcomeCounts:
     """Exact counts of how calls ended within the last minute, in a ring of 12 buckets of 5 seconds."""
 
-    __slots__ = ("_epochs", "_failure_counts", "_lost_s", "_newest", "_success_counts")
+    __slots__ = ("_epochs", "_failure_counts", "_newest", "_success_counts")
 
     def __init__(self) -> None:
         self.clear()
@@ -250,17 +268,14 @@ class OutcomeCounts:
         self._epochs = [self._newest] * OUTCOME_BUCKET_COUNT
         self._success_counts = [0] * OUTCOME_BUCKET_COUNT
         self._failure_counts = [0] * OUTCOME_BUCKET_COUNT
-        self._lost_s = [0.0] * OUTCOME_BUCKET_COUNT
 
     def add_success(self, *, now_s: float) -> None:
         """Count a call that succeeded."""
         self._success_counts[self._bucket(now_s)] += 1
 
-    def add_failure(self, *, lost_s: float, now_s: float) -> None:
-        """Count a call that failed and cost `lost_s`."""
-        bucket = self._bucket(now_s)
-        self._failure_counts[bucket] += 1
-        self._lost_s[bucket] += lost_s
+    def add_failure(self, *, now_s: float) -> None:
+        """Count a call that failed."""
+        self._failure_counts[self._bucket(now_s)] += 1
 
     def _bucket(self, now_s: float) -> int:
         # A call whose clock was read earlier than the last one's belongs to the newest bucket.
@@ -269,16 +284,14 @@ class OutcomeCounts:
         if self._epochs[bucket] != self._newest:
             self._epochs[bucket] = self._newest
             self._success_counts[bucket] = self._failure_counts[bucket] = 0
-            self._lost_s[bucket] = 0.0
         return bucket
 
     def at(self, now_s: float) -> Outcomes:
         """The counts within the window that ends at `now_s`."""
         oldest = _epoch(now_s, OUTCOME_BUCKET_S) - OUTCOME_BUCKET_COUNT + 1
-        success_count, failure_count, lost_s = 0, 0, 0.0
+        success_count = failure_count = 0
         for bucket, epoch in enumerate(self._epochs):
             if epoch >= oldest:
                 success_count += self._success_counts[bucket]
                 failure_count += self._failure_counts[bucket]
-                lost_s += self._lost_s[bucket]
-        return Outcomes(success_count, failure_count, lost_s)
+        return Outcomes(success_count, failure_count)

@@ -204,12 +204,33 @@ class LevelFilter:
         log_median = self._intercept + self.load.exponent * x + self.length.exponent * y
         variance = self._variance(x, y) + max(0.0, now_s - self._seen_s) * LEVEL_VARIANCE_PER_S
         for growth, quantity, usual in ((self.load, load, x), (self.length, length, y)):
-            if quantity is not None:
+            exponent = growth.shrunk
+            if quantity is not None and exponent > 0.0:
                 further = growth.regressor(quantity) - usual
-                exponent = growth.shrunk
                 log_median += exponent * further
                 variance += min(growth.variance, exponent * exponent) * further * further
         return Level(log_median, math.sqrt(min(LEVEL_VARIANCE_MAX, variance)), math.sqrt(self._spread))
+
+    def growth(self, *, load: float, length: float) -> float:
+        """By how much the logarithm of the median lies higher there than at the usual load and length."""
+        growth = 0.0
+        for of, quantity in ((self.load, load), (self.length, length)):
+            exponent = of.shrunk
+            if exponent > 0.0:
+                growth += exponent * (of.regressor(quantity) - of.regressor(of.usual))
+        return growth
+
+    @property
+    def log_median(self) -> float | None:
+        """At the usual load and length; None before the first observation."""
+        if self.observation_count == 0:
+            return None
+        load, length = self.load, self.length
+        return (
+            self._intercept
+            + load.exponent * load.regressor(load.usual)
+            + length.exponent * length.regressor(length.usual)
+        )
 
     def observe(
         self, log_value: float, *, now_s: float, noise_variance: float = 0.0, load: float = 0.0, length: float = 0.0
