@@ -12,6 +12,7 @@ from pointsman_server.runtime.estimators import DURATION_S_MAX, DurationEstimato
 from pointsman_server.runtime.failures import FailureOdds
 from pointsman_server.runtime.level import Level
 from pointsman_server.runtime.limits import RateLimits
+from pointsman_server.runtime.summary import EndpointSummary
 from pointsman_server.runtime.waiting import STALL_S_MIN, Delay, WaitingCall, WaitingRoom, stall
 
 FAILURE_S_MIN = 1.0
@@ -93,7 +94,7 @@ class EndpointState:
             tick = math.floor(now_s / READ_TICK_S)
             self._read_from_s, self._read_until_s = tick * READ_TICK_S, (tick + 1) * READ_TICK_S
             self._reading = self._read(self._read_from_s)
-        if self._rate_limited_until_s <= now_s and self.breaker.is_closed and not self.limits.is_known:
+        if self._rate_limited_until_s <= now_s and self.breaker.is_closed and not self.limits.may_bind:
             return self._reading
         return self._restrained(now_s)
 
@@ -243,6 +244,30 @@ class EndpointState:
         """A call that was made here was refused for a limit."""
         self.limits.refused(started_s=call.started_s, load=int(call.load), retry_after_s=retry_after_s, now_s=now_s)
         self._read_until_s = -math.inf
+
+    def summary(self, name: str, *, unix_offset_s: float) -> EndpointSummary | None:
+        """What is known for longer than a minute, to be kept; None if there is nothing."""
+        if self._observed_s is None:
+            return None
+        return EndpointSummary(
+            name=name,
+            observed_unix_s=self._observed_s + unix_offset_s,
+            gap_count=self._gap_count,
+            ttft=self._ttft.summary(unix_offset_s=unix_offset_s),
+            inter_token=self._inter_token.summary(unix_offset_s=unix_offset_s),
+            limit=self.limits.summary(unix_offset_s=unix_offset_s),
+        )
+
+    def restore(self, summary: EndpointSummary, *, now_s: float, unix_offset_s: float) -> None:
+        """Go on from what was known, as old as it is."""
+        self._gap_count = summary.gap_count
+        if summary.ttft is not None:
+            self._ttft.restore(summary.ttft, now_s=now_s, unix_offset_s=unix_offset_s)
+        if summary.inter_token is not None:
+            self._inter_token.restore(summary.inter_token, now_s=now_s, unix_offset_s=unix_offset_s)
+        if summary.limit is not None:
+            self.limits.restore(summary.limit, now_s=now_s, unix_offset_s=unix_offset_s)
+        self._written(min(now_s, summary.observed_unix_s - unix_offset_s))
 
     def _written(self, now_s: float) -> None:
         self._observed_s = now_s if self._observed_s is None else max(self._observed_s, now_s)

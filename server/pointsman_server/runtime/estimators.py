@@ -21,6 +21,7 @@ from ddsketch import DDSketch
 from pointsman_server.decision.types import Latency
 from pointsman_server.runtime.level import Level, LevelFilter
 from pointsman_server.runtime.profile import DailyProfile
+from pointsman_server.runtime.summary import DurationSummary
 
 DURATION_S_MIN = 1e-5
 """Shorter durations are taken for this: a logarithm needs a floor, and a clock read twice shows no less."""
@@ -173,6 +174,22 @@ class DurationEstimator:
             # A lower limit below the median would pull the quantiles the wrong way; above it, it errs on the safe side.
             self._window.add(math.exp(ratio), now_s=now_s)
         level.observe_at_least(in_profile, now_s=now_s, load=load, length=length)
+
+    def summary(self, *, unix_offset_s: float) -> DurationSummary | None:
+        """What is known, to be kept; None before the first observation."""
+        if self._level.observation_count == 0:
+            return None
+        hours = self._profile.summary()
+        return DurationSummary(
+            level=self._level.summary(unix_offset_s=unix_offset_s),
+            hour_means=tuple(mean for mean, _ in hours),
+            hour_day_counts=tuple(day_count for _, day_count in hours),
+        )
+
+    def restore(self, summary: DurationSummary, *, now_s: float, unix_offset_s: float) -> None:
+        """Go on from what was known."""
+        self._level.restore(summary.level, now_s=now_s, unix_offset_s=unix_offset_s)
+        self._profile.restore(tuple(zip(summary.hour_means, summary.hour_day_counts, strict=True)))
 
     def _hourly(self, now_s: float) -> float:
         """By how much the logarithm is usually higher at this hour."""

@@ -12,7 +12,7 @@ import math
 
 SPELL_SHARE = 0.4
 """Share of failures in a bad spell: from a third on an endpoint is worse than none, and most spells are far beyond."""
-SPELL_SHARE_CALL_COUNT = 2.0
+SPELL_SHARE_CALL_COUNT = 4.0
 """Calls that this is worth beside what is seen of the spell."""
 SPELL_SURPRISE = 4.0
 """Evidence of even chances: a spell begins about every 50 calls that fail or look like it."""
@@ -20,9 +20,10 @@ SPELL_EVIDENCE_MAX = 7.0
 """Beyond this nothing is gained but a longer way back: a dozen good calls outweigh it."""
 SPELL_HALF_LIFE_S = 15.0
 """Evidence halves in so much time: an endpoint that everybody left is worth another look within half a minute."""
-USUAL_SHARE_MIN = 0.005
+USUAL_SHARE_MIN = 0.02
 USUAL_SHARE_MAX = 0.3
-"""Bounds of the usual share as evidence is weighed: no provider is perfect, and one that always fails is no usual one."""
+"""Bounds of the usual share as evidence is weighed: no provider is so good that a single failure would be proof, and one
+that always fails is no usual one."""
 USUAL_GAIN = 0.02
 USUAL_PRIOR_COUNT = 5.0
 """The usual share is that of the last 50 calls, and starts as if five had gone well,"""

@@ -24,6 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from pointsman_server.runtime.summary import GrowthSummary, LevelSummary
+
 SPREAD_VARIANCE_PRIOR = 0.25
 """Variance of log latency around its level before any is seen: a factor of 1.65, common for time to first token."""
 SPREAD_VARIANCE_MIN = 0.0025
@@ -137,9 +139,19 @@ class Growth:
     @property
     def shrunk(self) -> float:
         """The exponent as far as it is proven; never negative: nothing becomes faster by waiting behind more."""
-        if self.exponent <= 0.0:
+        squared = self.exponent * self.exponent
+        if self.exponent <= 0.0 or squared <= EXPONENT_CAUTION * self.variance:
             return 0.0
-        return self.exponent * max(0.0, 1.0 - EXPONENT_CAUTION * self.variance / (self.exponent * self.exponent))
+        return self.exponent * (1.0 - EXPONENT_CAUTION * self.variance / squared)
+
+    def summary(self) -> GrowthSummary:
+        """What is known, to be kept."""
+        return GrowthSummary(scale=self.scale, exponent=self.exponent, variance=self.variance, usual=self.usual)
+
+    def restore(self, summary: GrowthSummary) -> None:
+        """Go on from what was known."""
+        self.scale = max(self.scale_min, min(self.scale_max, summary.scale))
+        self.exponent, self.variance, self.usual = summary.exponent, summary.variance, summary.usual
 
     def regressor(self, quantity: float) -> float:
         """What the exponent multiplies."""
@@ -302,6 +314,32 @@ class LevelFilter:
             shifted = [(log_value + by, load, length) for log_value, load, length in run.seen]
             run.seen.clear()
             run.seen.extend(shifted)
+
+    def summary(self, *, unix_offset_s: float) -> LevelSummary:
+        """What is known, to be kept; `unix_offset_s` makes our time seconds since 1970."""
+        return LevelSummary(
+            observation_count=self.observation_count,
+            intercept=self._intercept,
+            intercept_variance=max(0.0, self._intercept_variance),
+            cross_load=self._cross_load,
+            cross_length=self._cross_length,
+            cross_slopes=self._cross_slopes,
+            spread=self._spread,
+            seen_unix_s=self._seen_s + unix_offset_s,
+            load=self.load.summary(),
+            length=self.length.summary(),
+        )
+
+    def restore(self, summary: LevelSummary, *, now_s: float, unix_offset_s: float) -> None:
+        """Go on from what was known; what was last seen in the future, by a clock that was wrong, was seen now."""
+        self.observation_count = summary.observation_count
+        self._intercept, self._intercept_variance = summary.intercept, summary.intercept_variance
+        self._cross_load, self._cross_length = summary.cross_load, summary.cross_length
+        self._cross_slopes = summary.cross_slopes
+        self._spread = max(SPREAD_VARIANCE_MIN, min(SPREAD_VARIANCE_MAX, summary.spread))
+        self._seen_s = min(now_s, summary.seen_unix_s - unix_offset_s)
+        self.load.restore(summary.load)
+        self.length.restore(summary.length)
 
     def _age(self, now_s: float) -> None:
         """Let doubt grow up to `now_s`."""

@@ -29,6 +29,7 @@ from pointsman_server.decision.types import RuntimeSnapshot
 from pointsman_server.errors import UpstreamErrorKind
 from pointsman_server.runtime.breaker import Breaker, BreakerRules
 from pointsman_server.runtime.endpoint import HEALTH_KINDS, EndpointState
+from pointsman_server.runtime.summary import RuntimeSummary
 from pointsman_server.runtime.waiting import WaitingCall
 
 ENDPOINT_COUNT_MAX = 4096
@@ -235,6 +236,18 @@ class RuntimeTracker:
         kept = frozenset(endpoint_names)
         for name in [name for name in self._endpoints if name not in kept]:
             del self._endpoints[name]
+
+    def summary(self, *, unix_offset_s: float) -> RuntimeSummary:
+        """What is known for longer than a minute, to be kept over a restart; `unix_offset_s` makes our time seconds since
+        1970."""
+        found = (endpoint.summary(name, unix_offset_s=unix_offset_s) for name, endpoint in self._endpoints.items())
+        return RuntimeSummary(endpoints=tuple(summary for summary in found if summary is not None))
+
+    def restore(self, summary: RuntimeSummary, *, now_s: float, unix_offset_s: float) -> None:
+        """Go on from what another tracker knew. What has been observed here since is replaced."""
+        for endpoint in summary.endpoints:
+            self._endpoints.pop(endpoint.name, None)
+            self._endpoint(endpoint.name).restore(endpoint, now_s=now_s, unix_offset_s=unix_offset_s)
 
     def _endpoint(self, name: str) -> EndpointState:
         endpoint = self._endpoints.get(name)
