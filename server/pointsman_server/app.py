@@ -11,7 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -122,6 +122,7 @@ class Application:
             )
         )
         self._saving: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()
         self._retirements: set[asyncio.Task[None]] = set()
         self._providers: dict[str, ChatProvider] = {}
         for path in self._artifacts:
@@ -187,11 +188,9 @@ class Application:
         await asyncio.gather(*retirements, return_exceptions=True)
         for provider in self._providers.values():
             await provider.aclose()
+        self._stopped.set()
         if self._saving is not None:
-            self._saving.cancel()
-            await asyncio.wait({self._saving})
-        if self._started_with[0].runtime_state_file is not None:
-            await self._save(self._started_with[0].runtime_state_file)
+            await self._saving
         await asyncio.to_thread(self._telemetry.shutdown)
 
     def _restored_tracker(self, config: Config) -> RuntimeTracker:
@@ -211,17 +210,15 @@ class Application:
         return tracker
 
     async def _save_regularly(self, path: Path, interval_s: float) -> None:
-        while True:
-            await asyncio.sleep(interval_s)
-            await self._save(path)
-
-    async def _save(self, path: Path) -> None:
-        """Saves what is known of latencies; if that fails, it is told, and tried again the next time."""
-        summary = self.router.tracker.summary(unix_offset_s=self._unix_offset_s)
-        try:
-            await asyncio.to_thread(write_state, path, summary)
-        except RuntimeStateError as error:
-            logger.warning("runtime state %s not saved: %s", path, error)
+        """Saves what is known of latencies every so often, and at the end. If that fails, it is told and tried again."""
+        while not self._stopped.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), interval_s)
+            summary = self.router.tracker.summary(unix_offset_s=self._unix_offset_s)
+            try:
+                await asyncio.to_thread(write_state, path, summary)
+            except RuntimeStateError as error:
+                logger.warning("runtime state %s not saved: %s", path, error)
 
     async def reload(self, config: Config) -> None:
         """Serves further requests by a new configuration, and by the quality artifacts as they are now; requests under

@@ -187,10 +187,11 @@ def _read_runtime_state_file(table: Table, directory: Path) -> Path | None:
     if text is None:
         return None
     path = directory / text
-    if path.is_dir() or not path.parent.is_dir():
-        table.fault(
-            "runtime_state_file", f"must be a file in a folder that exists; {path.parent} does not, or {path} is one"
-        )
+    if not path.parent.is_dir():
+        table.fault("runtime_state_file", f"there is no folder {path.parent}")
+        return None
+    if path.is_dir():
+        table.fault("runtime_state_file", f"must be a file; {path} is a folder")
         return None
     return path
 
