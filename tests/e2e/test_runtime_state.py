@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import pytest
 from e2e.harness import config_of, endpoints, running
 from pointsman_server.app import Application
 from pointsman_server.runtime_state import read_state
+from pointsman_server.watch import fingerprint
 
 CATALOG = endpoints({"north": ["alpha"]}, {"north": "http://127.0.0.1:9/v1"})
 NAME = "alpha@north"
@@ -77,4 +77,4 @@ async def test_without_the_key_nothing_is_written(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     async with running(config_of(CATALOG)) as server:
         seen(server.application)
-    assert os.listdir(tmp_path) == []
+    assert fingerprint(tmp_path) == ()

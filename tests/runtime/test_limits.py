@@ -91,7 +91,7 @@ class Demand:
         self.ends.append((last_s, lambda at_s: attempt.succeed(output_token_count=50, now_s=at_s)))
 
 
-LIMITERS = {
+LIMITERS: dict[str, Callable[[], Limiter | Bucket]] = {
     "10 a second": lambda: Limiter(count=10, window_s=1.0),
     "300 a minute": lambda: Limiter(count=300, window_s=60.0),
     "300 a minute, silent": lambda: Limiter(count=300, window_s=60.0, tells=False),

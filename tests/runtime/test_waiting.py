@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -80,7 +81,7 @@ def test_who_was_overtaken_proves_nothing(seed: int) -> None:
 
 
 @pytest.mark.parametrize("ends", [lambda attempt: attempt.cancel(0.6), lambda attempt: attempt.first_token(0.6)])
-def test_who_has_left_waits_no_more(ends: type[Attempt]) -> None:
+def test_who_has_left_waits_no_more(ends: Callable[[Attempt], None]) -> None:
     """A call that ended or was answered is not counted as waiting, however long ago it began."""
     tracker, _ = settled(1)
     before_s = expected_ttft_s(tracker, 0.0)

@@ -13,7 +13,7 @@ argues this in its success-rate breaker).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 
 from ddsketch import DDSketch
@@ -34,6 +34,8 @@ SHAPE_RELATIVE_ACCURACY = 0.02
 """Error of a quantile. 1 % would double the bins, and with them the time to read."""
 SHAPE_RATIO_MAX = 1000.0
 """Ratios are kept within 1/1000..1000, which bounds a sketch to 346 bins."""
+DOUBT_EPOCH_S = 5.0
+"""Doubt that grows with age, and the hour of the day, are looked at in steps of this: a level drifts by 3 % in it."""
 SHAPE_PRIOR_COUNT = 20
 """Observations that the log-normal shape is worth: with fewer a sketch knows its median, but not its 95th percentile."""
 
@@ -128,7 +130,7 @@ class DurationEstimator:
     be the distribution of no moment at all.
     """
 
-    __slots__ = ("_level", "_profile", "_unix_offset_s", "_window")
+    __slots__ = ("_level", "_profile", "_read", "_read_epoch", "_unix_offset_s", "_window")
 
     def __init__(self, *, unix_offset_s: float | None = None) -> None:
         """Args:
@@ -139,6 +141,9 @@ class DurationEstimator:
         self._window = ShapeWindow()
         self._unix_offset_s = unix_offset_s
         self._profile = DailyProfile()
+        # What reading has worked out since the last write, and for when.
+        self._read: Latency | None = None
+        self._read_epoch = 0
 
     def observe(
         self,
@@ -154,6 +159,7 @@ class DurationEstimator:
         length = level.length.usual if length is None else length
         log_value = _bounded_log(duration_s)
         in_profile = log_value - self._hourly(now_s)
+        self._read = None
         usual, growth = level.log_median, level.growth(load=load, length=length)
         self._window.add(1.0 if usual is None else math.exp(in_profile - usual - growth), now_s=now_s)
         level.observe(in_profile, now_s=now_s, noise_variance=noise_variance, load=load, length=length)
@@ -169,6 +175,7 @@ class DurationEstimator:
         level = self._level
         length = level.length.usual if length is None else length
         in_profile = _bounded_log(duration_s) - self._hourly(now_s)
+        self._read = None
         usual = level.log_median
         if usual is not None and (ratio := in_profile - usual - level.growth(load=load, length=length)) > 0.0:
             # A lower limit below the median would pull the quantiles the wrong way; above it, it errs on the safe side.
@@ -188,6 +195,7 @@ class DurationEstimator:
 
     def restore(self, summary: DurationSummary, *, now_s: float, unix_offset_s: float) -> None:
         """Go on from what was known."""
+        self._read = None
         self._level.restore(summary.level, now_s=now_s, unix_offset_s=unix_offset_s)
         self._profile.restore(tuple(zip(summary.hour_means, summary.hour_day_counts, strict=True)))
 
@@ -200,7 +208,7 @@ class DurationEstimator:
         as usual."""
         level = self._level.at(now_s, load=load, length=length)
         hourly = self._hourly(now_s)
-        return level if level is None or hourly == 0.0 else replace(level, log_median=level.log_median + hourly)
+        return level if level is None or hourly == 0.0 else level._replace(log_median=level.log_median + hourly)
 
     @property
     def usual_length(self) -> float:
@@ -218,14 +226,29 @@ class DurationEstimator:
     def latency(self, now_s: float, *, load: float | None = None) -> Latency | None:
         """The distribution at `now_s`, seconds, for an input of usual length; None before the first observation.
 
-        The older the data, the further the quantiles lie apart. The mean doesn't grow with doubt: not to know is not to
-        be slow.
+        The older the data, the further the quantiles lie apart, in steps of `DOUBT_EPOCH_S`. The mean doesn't grow with
+        doubt: not to know is not to be slow.
 
         Args:
             now_s: The instant.
             load: The calls that are under way besides; None: as many as usual.
         """
-        level = self.level(now_s, load=load)
+        epoch = _epoch(now_s, DOUBT_EPOCH_S)
+        usual = self._read
+        if usual is None or epoch != self._read_epoch:
+            usual = self._read = self._usual(epoch * DOUBT_EPOCH_S)
+            self._read_epoch = epoch
+        if usual is None or load is None:
+            return usual
+        growth = self._level.growth(load=load, length=self._level.length.usual)
+        if growth == 0.0:
+            return usual
+        factor = math.exp(growth)
+        return Latency(*[max(DURATION_S_MIN, min(DURATION_S_MAX, factor * value)) for value in usual])
+
+    def _usual(self, now_s: float) -> Latency | None:
+        """The distribution at the usual load."""
+        level = self.level(now_s)
         if level is None:
             return None
         shape = self._window.at(now_s) or _NO_SHAPE
@@ -274,13 +297,15 @@ class Outcomes:
 class OutcomeCounts:
     """Exact counts of how calls ended within the last minute, in a ring of 12 buckets of 5 seconds."""
 
-    __slots__ = ("_epochs", "_failure_counts", "_newest", "_success_counts")
+    __slots__ = ("_epochs", "_failure_counts", "_newest", "_read", "_read_oldest", "_success_counts")
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
+        self._read: Outcomes | None = None
+        self._read_oldest = 0
         self._newest = -OUTCOME_BUCKET_COUNT
         self._epochs = [self._newest] * OUTCOME_BUCKET_COUNT
         self._success_counts = [0] * OUTCOME_BUCKET_COUNT
@@ -295,6 +320,7 @@ class OutcomeCounts:
         self._failure_counts[self._bucket(now_s)] += 1
 
     def _bucket(self, now_s: float) -> int:
+        self._read = None
         # A call whose clock was read earlier than the last one's belongs to the newest bucket.
         self._newest = max(self._newest, _epoch(now_s, OUTCOME_BUCKET_S))
         bucket = self._newest % OUTCOME_BUCKET_COUNT
@@ -306,9 +332,12 @@ class OutcomeCounts:
     def at(self, now_s: float) -> Outcomes:
         """The counts within the window that ends at `now_s`."""
         oldest = _epoch(now_s, OUTCOME_BUCKET_S) - OUTCOME_BUCKET_COUNT + 1
+        if self._read is not None and oldest == self._read_oldest:
+            return self._read
         success_count = failure_count = 0
         for bucket, epoch in enumerate(self._epochs):
             if epoch >= oldest:
                 success_count += self._success_counts[bucket]
                 failure_count += self._failure_counts[bucket]
-        return Outcomes(success_count, failure_count)
+        self._read, self._read_oldest = Outcomes(success_count, failure_count), oldest
+        return self._read

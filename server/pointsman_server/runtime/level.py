@@ -21,8 +21,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
+from typing import NamedTuple
 
 from pointsman_server.runtime.summary import GrowthSummary, LevelSummary
 
@@ -84,8 +84,7 @@ _SQRT_2 = math.sqrt(2.0)
 _SQRT_2_PI = math.sqrt(2.0 * math.pi)
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """Where the median of a positive quantity stands at an instant, and how well that is known."""
 
     log_median: float

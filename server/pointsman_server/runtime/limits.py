@@ -194,9 +194,11 @@ class RateLimits:
     def _turn(self, now_s: float) -> None:
         """Bring the ring up to this second."""
         second = math.floor(now_s)
+        if second <= self._newest:
+            return
         for passed in range(max(self._newest + 1, second - WINDOW_S_MAX + 1), second + 1):
             self._counts[passed % WINDOW_S_MAX] = 0
-        self._newest = max(self._newest, second)
+        self._newest = second
 
     def _admitted_per_s(self, window_s: float, now_s: float) -> float:
         """The rate at which calls were admitted in the window that ends now, of whole seconds and the one under way."""
