@@ -11,7 +11,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -46,7 +46,9 @@ from pointsman_server.published import check_benchmarks, with_catalog_scores
 from pointsman_server.quality.artifact import builtin_artifact_path
 from pointsman_server.quality.model import QualityModel
 from pointsman_server.router import Router
+from pointsman_server.runtime.summary import RuntimeStateError
 from pointsman_server.runtime.tracker import RuntimeTracker
+from pointsman_server.runtime_state import read_state, write_state
 from pointsman_server.simulation import simulated_config
 from pointsman_server.telemetry.setup import Telemetry, TelemetrySettings, configure_telemetry
 from pointsman_server.watch import Watch
@@ -119,13 +121,15 @@ class Application:
                 service_name=config.telemetry.service_name,
             )
         )
+        self._saving: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()
         self._retirements: set[asyncio.Task[None]] = set()
         self._providers: dict[str, ChatProvider] = {}
         for path in self._artifacts:
             self._telemetry.metrics.artifact_read(str(path), refused=False)
         self.router = Router(
             self._world(config),
-            tracker=RuntimeTracker(),
+            tracker=self._restored_tracker(config),
             memory=DecisionMemory(config.server.decision_memory_count),
             metrics=self._telemetry.metrics,
             clock_s=self._chance.clock_s,
@@ -155,6 +159,10 @@ class Application:
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = _bind(self._server, settings)
         await self._server.start()
+        if settings.runtime_state_file is not None:
+            self._saving = asyncio.create_task(
+                self._save_regularly(settings.runtime_state_file, settings.runtime_state_interval_s)
+            )
         for name in ("", SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return self
@@ -180,7 +188,37 @@ class Application:
         await asyncio.gather(*retirements, return_exceptions=True)
         for provider in self._providers.values():
             await provider.aclose()
+        self._stopped.set()
+        if self._saving is not None:
+            await self._saving
         await asyncio.to_thread(self._telemetry.shutdown)
+
+    def _restored_tracker(self, config: Config) -> RuntimeTracker:
+        """The runtime aggregator, with what was saved of it."""
+        now_s = self._chance.clock_s()
+        self._unix_offset_s = self._chance.unix_s() - now_s
+        tracker, path = RuntimeTracker(unix_offset_s=self._unix_offset_s), config.server.runtime_state_file
+        try:
+            saved = None if path is None else read_state(path)
+        except RuntimeStateError as error:
+            logger.warning("runtime state %s refused, latencies are learned afresh: %s", path, error)
+            saved = None
+        if saved is not None:
+            tracker.restore(saved, now_s=now_s, unix_offset_s=self._unix_offset_s)
+            tracker.retain(frozenset(config.catalog.by_name))
+            logger.info("runtime state of %d endpoints restored from %s", len(saved.endpoints), path)
+        return tracker
+
+    async def _save_regularly(self, path: Path, interval_s: float) -> None:
+        """Saves what is known of latencies every so often, and at the end. If that fails, it is told and tried again."""
+        while not self._stopped.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), interval_s)
+            summary = self.router.tracker.summary(unix_offset_s=self._unix_offset_s)
+            try:
+                await asyncio.to_thread(write_state, path, summary)
+            except RuntimeStateError as error:
+                logger.warning("runtime state %s not saved: %s", path, error)
 
     async def reload(self, config: Config) -> None:
         """Serves further requests by a new configuration, and by the quality artifacts as they are now; requests under

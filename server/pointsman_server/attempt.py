@@ -29,6 +29,7 @@ from pointsman_server.errors import (
     UpstreamTimeoutError,
 )
 from pointsman_server.providers.base import ChatProvider, UpstreamCall
+from pointsman_server.runtime.tracker import Attempt as TrackedAttempt
 from pointsman_server.runtime.tracker import RuntimeTracker
 from pointsman_server.telemetry.metrics import Metrics
 from pointsman_server.telemetry.names import ERROR_TYPE_CANCELLED
@@ -107,7 +108,7 @@ class Attempt:
         # Until it is settled an attempt counts as left by its caller: cancellation comes as no exception of ours.
         error_type: str | None = ERROR_TYPE_CANCELLED
         try:
-            async with aclosing(self.plan.provider.complete(self._call(span.headers()))) as batches:
+            async with aclosing(self.plan.provider.complete(self._call(span.headers(), track))) as batches:
                 while batch := await self._next(batches):
                     for event in merged(batch):
                         if isinstance(event, UsageReported):
@@ -197,13 +198,14 @@ class Attempt:
         """Whether the provider counted any tokens, or any of its answer arrived."""
         return self.delta_count > 0 or self._usage != Usage()
 
-    def _call(self, headers: tuple[tuple[str, str], ...]) -> UpstreamCall:
+    def _call(self, headers: tuple[tuple[str, str], ...], track: TrackedAttempt) -> UpstreamCall:
         return UpstreamCall(
             upstream_model=self.plan.entry.upstream_model,
             conversation=self.plan.conversation,
             stream=self.plan.entry.stream,
             headers=headers,
             timeout_s=self._remaining_s(),
+            on_allowance=lambda allowance: track.allowance(allowance, self._clock_s()),
         )
 
     def _remaining_s(self) -> float | None:

@@ -216,6 +216,22 @@ class UsageReported:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestAllowance:
+    """How many more requests a provider admits for now, as the headers of an answer say."""
+
+    limit_count: int
+    """Requests that are admitted between two resets."""
+    remaining_count: int
+    """What is left of them, 0..`limit_count`."""
+    reset_s: float
+    """Until all of them are available again, above 0. They are taken to come back evenly."""
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.remaining_count <= self.limit_count, "nobody has more left than is admitted"
+        assert self.reset_s > 0.0, "what is over limits nothing"
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The model has stopped. An upstream stream without it is broken, not finished."""
 

@@ -66,6 +66,8 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         decision_memory_count = 7
         attempt_count_max = 10
         ttft_timeout_s = 0.5
+        runtime_state_file = "runtime.json"
+        runtime_state_interval_s = 2
         api_keys_env = "CLIENT_KEYS"
         tls = { certificate_file = "crt.pem", key_file = "key.pem", client_ca_file = "ca.pem" }
         [telemetry]
@@ -124,6 +126,8 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         decision_memory_count=7,
         attempt_count_max=10,
         ttft_timeout_s=0.5,
+        runtime_state_file=tmp_path / "runtime.json",
+        runtime_state_interval_s=2.0,
         api_keys=(Secret("one"), Secret("two")),
         tls=TlsSettings(
             certificate_file=tmp_path / "crt.pem", key_file=tmp_path / "key.pem", client_ca_file=tmp_path / "ca.pem"
@@ -365,7 +369,7 @@ def test_the_documentation_names_every_key() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", document, re.MULTILINE))
     server = {field.name: field.default for field in dataclasses.fields(ServerSettings)}
     for key in server.keys() - {"api_keys", "tls"}:
-        assert rows[key].strip("`").strip('"') == str(server[key])
+        assert rows[key].strip("`").strip('"') == ("none" if server[key] is None else str(server[key]))
     entry_keys = {field.name for field in dataclasses.fields(Endpoint)} - {"name"}
     provider_keys = {"adapter", "base_url", "api_key_env", "headers", "headers_env", "max_tokens_field", "labels"}
     provider_keys |= {"connect_timeout_s", "idle_timeout_s", "whole_answer_timeout_s", "connection_count_max"}

@@ -86,6 +86,17 @@ FAULTS = [
     ('[server]\nttft_timeout_s = "1"', "server.ttft_timeout_s", "must be a number, not text"),
     ("[server]\nshutdown_grace_s = 2026-01-01", "server.shutdown_grace_s", "must be a number, not a date or time"),
     (
+        '[server]\nruntime_state_file = "nowhere/runtime.json"',
+        "server.runtime_state_file",
+        "there is no folder nowhere",
+    ),
+    ('[server]\nruntime_state_file = ".."', "server.runtime_state_file", "must be a file; .. is a folder"),
+    (
+        "[server]\nruntime_state_interval_s = 0",
+        "server.runtime_state_interval_s",
+        "must be a number from 1 to 3600, not 0",
+    ),
+    (
         "[server]\nattempt_count_max = 17",
         "server.attempt_count_max",
         "must be a whole number from 1 to 10, not 17",

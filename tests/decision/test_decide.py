@@ -323,6 +323,64 @@ def test_fallbacks_are_tried_in_their_order() -> None:
     assert [c.endpoint.name for c in decide(able).eligible] == ["a@p", "b@p"]
 
 
+def loaded(
+    facts: RequestFacts, first: EndpointRuntime, second: EndpointRuntime, bound: Bound | None = None
+) -> Decision:
+    """One model at two providers, of which the faster one is wanted."""
+    return decide(
+        DecisionInput(
+            decision_id="d-1",
+            facts=facts,
+            alternatives=(Policy(bounds=() if bound is None else (bound,), preference=Weights.of({Metric.TTFT: 1.0})),),
+            endpoints=(Endpoint("m", "first"), Endpoint("m", "second")),
+            qualities={},
+            snapshot=RuntimeSnapshot({"m@first": first, "m@second": second}),
+            seed=1,
+            exploration=NO_EXPLORATION,
+        )
+    )
+
+
+def test_the_time_to_first_token_is_that_of_this_input() -> None:
+    """Where each input token costs time, a long prompt goes elsewhere than a short one; bounds and figures say the same."""
+    by_length = EndpointRuntime(
+        ttft_s=Latency(0.2, 0.2, 0.2, 0.2, 0.2), ttft_s_per_input_token=0.001, reference_input_token_count=100.0
+    )
+    constant = EndpointRuntime(ttft_s=Latency(0.5, 0.5, 0.5, 0.5, 0.5))
+    short = loaded(RequestFacts(input_token_count=10), by_length, constant)
+    long = loaded(RequestFacts(input_token_count=1000), by_length, constant)
+    assert [c.endpoint.name for c in short.eligible] == ["m@first", "m@second"]
+    assert [c.endpoint.name for c in long.eligible] == ["m@second", "m@first"]
+    shown = [c.ttft_s for c in (short.candidates[0], long.candidates[1])]
+    assert [latency and latency.mean for latency in shown] == [0.2 - 0.09, 0.2 + 0.9]
+    bound = Bound(Metric.TTFT, Comparison.LESS, 1.0, 0.95)
+    bounded = loaded(RequestFacts(input_token_count=1000), by_length, constant, bound)
+    assert [c.endpoint.name for c in bounded.eligible] == ["m@second"]
+
+
+def test_an_input_of_nothing_still_takes_time() -> None:
+    """The line that length adds up to ends at a tenth of the usual time, not below zero."""
+    steep = EndpointRuntime(
+        ttft_s=Latency(0.2, 0.2, 0.2, 0.2, 0.2), ttft_s_per_input_token=0.01, reference_input_token_count=1000.0
+    )
+    decision = loaded(RequestFacts(input_token_count=1), steep, EndpointRuntime(ttft_s=FLAT))
+    assert decision.candidates[0].ttft_s == Latency(0.02, 0.02, 0.02, 0.02, 0.02)
+
+
+def test_what_a_request_costs_the_others_is_weighed_and_not_shown() -> None:
+    """The faster endpoint loses where one more request delays those under way by more than it gains; its time stays as it
+    is for bounds and for the eye."""
+    crowded = EndpointRuntime(ttft_s=FLAT, marginal_load_s=0.5, in_flight_count=9)
+    idle = EndpointRuntime(ttft_s=Latency(0.3, 0.3, 0.3, 0.3, 0.3))
+    decision = loaded(RequestFacts(input_token_count=10), crowded, idle)
+    assert [c.endpoint.name for c in decision.eligible] == ["m@second", "m@first"]
+    loser = decision.candidates[1]
+    assert loser.ttft_s == FLAT
+    assert [term.value for term in loser.terms] == [0.6]
+    bounded = loaded(RequestFacts(10), crowded, idle, Bound(Metric.TTFT, Comparison.LESS, 0.2))
+    assert [c.endpoint.name for c in bounded.eligible] == ["m@first"]
+
+
 def ill(*, open_s: float | None, second: EndpointRuntime, bounds: tuple[Bound, ...] = ()) -> Decision:
     """One model at a provider whose breaker is open for so long, and at a second one."""
     first = EndpointRuntime(ttft_s=FLAT, age_s=1.0, breaker=BreakerState.OPEN, retry_after_s=open_s)

@@ -15,6 +15,7 @@ from pointsman_server.chat import (
     Finished,
     FinishReason,
     Message,
+    RequestAllowance,
     Role,
     TextDelta,
     TextPart,
@@ -420,6 +421,23 @@ async def test_a_rate_limit_says_how_long(
     async with ScriptedUpstream((ReadRequest(), Send(answer))) as upstream:
         _, failure = await failure_of(open_provider(settings_for(upstream)))
     assert (UpstreamErrorKind.RATE_LIMITED, expected) == (failure.kind, failure.retry_after_s)
+
+
+@pytest.mark.parametrize("status", [200, 429])
+async def test_headers_tell_what_is_left(open_provider: OpenProvider, status: int) -> None:
+    """Answer or refusal: what the headers say of further requests reaches the caller, typed."""
+    told: list[RequestAllowance] = []
+    headers = (
+        ("X-RateLimit-Limit-Requests", "60"),
+        ("X-RateLimit-Remaining-Requests", "3"),
+        ("X-RateLimit-Reset-Requests", "1m30s"),
+    )
+    answer = whole_answer("{}", status=status, headers=headers)
+    async with ScriptedUpstream((ReadRequest(), Send(answer))) as upstream:
+        call = UpstreamCall(upstream_model="m", conversation=HELLO, on_allowance=told.append)
+        with pytest.raises(UpstreamError):
+            await events_of(open_provider(settings_for(upstream)), call)
+    assert told == [RequestAllowance(limit_count=60, remaining_count=3, reset_s=90.0)]
 
 
 async def test_an_endless_error_body_is_not_read(open_provider: OpenProvider) -> None:

@@ -16,10 +16,10 @@ from pointsman_server.runtime.estimators import (
     OUTCOME_BUCKET_S,
     SHAPE_EPOCH_S,
     DurationEstimator,
-    LevelFilter,
     OutcomeCounts,
     ShapeWindow,
 )
+from pointsman_server.runtime.level import LevelFilter
 
 durations = st.floats(0.0, 1e6)
 gaps = st.floats(-1.0, 2000.0)
@@ -205,13 +205,12 @@ def test_outcomes_are_counted_exactly(calls: list[tuple[float, bool]], later_s: 
         if is_success:
             counts.add_success(now_s=now_s)
         else:
-            counts.add_failure(lost_s=2.0, now_s=now_s)
+            counts.add_failure(now_s=now_s)
     read_s = now_s + later_s
     oldest_s = (math.floor(read_s / OUTCOME_BUCKET_S) - OUTCOME_BUCKET_COUNT + 1) * OUTCOME_BUCKET_S
     recent = [is_success for at_s, is_success in log if at_s >= oldest_s]
     outcomes = counts.at(read_s)
     assert (outcomes.success_count, outcomes.failure_count) == (sum(recent), len(recent) - sum(recent))
-    assert outcomes.lost_s == 2.0 * outcomes.failure_count
     assert (outcomes.error_rate is None) == (not recent)
 
 
@@ -219,13 +218,13 @@ def test_the_error_rate_leans_on_its_prior_only_while_calls_are_few() -> None:
     """One failure in one call is no 100 %; fifty in a hundred are 50 % within a few points; none is None, not zero."""
     counts = OutcomeCounts()
     assert counts.at(0.0).error_rate is None
-    counts.add_failure(lost_s=1.0, now_s=0.0)
+    counts.add_failure(now_s=0.0)
     few = counts.at(0.0).error_rate
     assert few is not None
     assert 0.02 < few < 0.5
     for number in range(99):
         if number % 2:
-            counts.add_failure(lost_s=1.0, now_s=0.0)
+            counts.add_failure(now_s=0.0)
         else:
             counts.add_success(now_s=0.0)
     assert counts.at(0.0).error_rate == pytest.approx(0.5, abs=0.04)

@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from pointsman_server.decision.types import BreakerState, EndpointRuntime, RuntimeSnapshot
 from pointsman_server.errors import UpstreamErrorKind
 from pointsman_server.runtime.breaker import BreakerRules
-from pointsman_server.runtime.tracker import (
-    RATE_LIMIT_S_DEFAULT,
-    RATE_LIMIT_S_MAX,
-    Attempt,
-    Observation,
-    RuntimeTracker,
-)
+from pointsman_server.runtime.endpoint import RATE_LIMIT_S_DEFAULT, RATE_LIMIT_S_MAX
+from pointsman_server.runtime.tracker import Attempt, Observation, RuntimeTracker
 
 NAME = "small@north"
 OTHER = "large@south"

@@ -167,6 +167,10 @@ def _read_server(table: Table, context: _Context) -> ServerSettings:
         ),
         attempt_count_max=table.whole_number("attempt_count_max", default.attempt_count_max, minimum=1, maximum=10),
         ttft_timeout_s=read_timeout_s(table, "ttft_timeout_s", default.ttft_timeout_s),
+        runtime_state_file=_read_runtime_state_file(table, context.directory),
+        runtime_state_interval_s=table.number(
+            "runtime_state_interval_s", default.runtime_state_interval_s, minimum=1.0, maximum=TIMEOUT_S_MAX
+        ),
         api_keys=_read_api_keys(table, context.environment),
         tls=_read_tls(table.table("tls"), context.directory) if "tls" in table else None,
     )
@@ -175,6 +179,21 @@ def _read_server(table: Table, context: _Context) -> ServerSettings:
     )
     table.finish()
     return settings
+
+
+def _read_runtime_state_file(table: Table, directory: Path) -> Path | None:
+    """A file that need not exist yet, in a folder that must."""
+    text = table.text("runtime_state_file", LINE_RULE)
+    if text is None:
+        return None
+    path = directory / text
+    if not path.parent.is_dir():
+        table.fault("runtime_state_file", f"there is no folder {path.parent}")
+        return None
+    if path.is_dir():
+        table.fault("runtime_state_file", f"must be a file; {path} is a folder")
+        return None
+    return path
 
 
 def _read_api_keys(table: Table, environment: Mapping[str, str]) -> tuple[Secret, ...]:

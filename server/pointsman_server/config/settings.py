@@ -47,6 +47,10 @@ class ServerSettings:
     """Endpoints tried for one request, the first included."""
     ttft_timeout_s: float = 30.0
     """An attempt that has shown no token for so long gives way to the next candidate."""
+    runtime_state_file: Path | None = None
+    """Where what is known of latencies survives a restart; its folder exists. None forgets it."""
+    runtime_state_interval_s: float = 30.0
+    """Between two times that it is saved; it is saved at the end as well."""
     api_keys: tuple[Secret, ...] = ()
     """A client must send one of them as `authorization: Bearer KEY`; empty admits everyone."""
     tls: TlsSettings | None = None

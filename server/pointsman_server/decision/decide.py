@@ -80,7 +80,7 @@ def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> 
 
 def _candidate(draft: Draft, verdict: Verdict, alternative: int, worth: Worth = WORTHLESS) -> Candidate:
     """The draft with all that was found of it."""
-    endpoint, quality, runtime, output_token_count, cost_usd, end_to_end_latency_s = draft
+    endpoint, quality, runtime, ttft_s, output_token_count, cost_usd, end_to_end_latency_s = draft
     utility, terms, probability = worth
     rejections, shortfall_risk = verdict
     # By position: twenty of these are made for a decision, and keywords cost a third of it.
@@ -89,7 +89,7 @@ def _candidate(draft: Draft, verdict: Verdict, alternative: int, worth: Worth = 
         quality,
         output_token_count,
         cost_usd,
-        runtime.ttft_s,
+        ttft_s,
         runtime.inter_token_latency_s,
         end_to_end_latency_s,
         runtime.error_rate,

@@ -20,6 +20,9 @@ from pointsman_server.decision.types import (
 )
 
 _STANDARD_NORMAL = NormalDist()
+TTFT_SHARE_MIN = 0.1
+"""However short the input, the first token takes this share of what it usually takes: the line that length adds up to is
+learned from inputs of the usual length, and ends somewhere before theirs."""
 
 
 class Draft(NamedTuple):
@@ -28,12 +31,16 @@ class Draft(NamedTuple):
     endpoint: Endpoint
     quality: QualityPrediction | None
     runtime: EndpointRuntime
+    ttft_s: Latency | None
+    """Of this request's input."""
     output_token_count: float | None
     cost_usd: float | None
     end_to_end_latency_s: float | None
 
 
-_DraftRow = tuple[Endpoint, QualityPrediction | None, EndpointRuntime, float | None, float | None, float | None]
+_DraftRow = tuple[
+    Endpoint, QualityPrediction | None, EndpointRuntime, Latency | None, float | None, float | None, float | None
+]
 _new_draft: Callable[[_DraftRow], Draft] = partial(tuple.__new__, Draft)
 
 
@@ -53,14 +60,21 @@ def drafts_of(
     costs_usd = expected_costs_usd(
         endpoints, input_token_count=facts.input_token_count, output_token_counts=output_counts
     )
+    ttfts_s = [
+        _ttft_of(runtime, facts.input_token_count) if runtime.ttft_s_per_input_token else runtime.ttft_s
+        for runtime in runtimes
+    ]
     durations_s = [
         None
-        if count is None or (ttft_s := runtime.ttft_s) is None or (gap_s := runtime.inter_token_latency_s) is None
+        if count is None or ttft_s is None or (gap_s := runtime.inter_token_latency_s) is None
         else ttft_s.mean + max(0.0, count - 1.0) * gap_s.mean
-        for runtime, count in zip(runtimes, output_counts, strict=True)
+        for runtime, ttft_s, count in zip(runtimes, ttfts_s, output_counts, strict=True)
     ]
     return list(
-        map(_new_draft, zip(endpoints, predictions, runtimes, output_counts, costs_usd, durations_s, strict=True))
+        map(
+            _new_draft,
+            zip(endpoints, predictions, runtimes, ttfts_s, output_counts, costs_usd, durations_s, strict=True),
+        )
     )
 
 
@@ -78,6 +92,15 @@ def _expected_output(
     return expected
 
 
+def _ttft_of(runtime: EndpointRuntime, input_token_count: float) -> Latency | None:
+    """The time to first token for an input of that length."""
+    usual_s = runtime.ttft_s
+    if usual_s is None:
+        return None
+    longer_s = runtime.ttft_s_per_input_token * (input_token_count - runtime.reference_input_token_count)
+    return Latency(*[max(TTFT_SHARE_MIN * figure_s, figure_s + longer_s) for figure_s in usual_s])
+
+
 def expectation(draft: Draft, metric: Metric) -> float | None:
     """The expected value of a metric in its canonical unit, or None when it is unknown.
 
@@ -92,7 +115,7 @@ def _qualities(drafts: Sequence[Draft]) -> list[float | None]:
 
 
 def _ttfts_s(drafts: Sequence[Draft]) -> list[float | None]:
-    return [None if draft.runtime.ttft_s is None else draft.runtime.ttft_s.mean for draft in drafts]
+    return [None if draft.ttft_s is None else draft.ttft_s.mean for draft in drafts]
 
 
 def _inter_token_latencies_s(drafts: Sequence[Draft]) -> list[float | None]:
@@ -115,6 +138,40 @@ EXPECTATIONS: Mapping[Metric, Callable[[Sequence[Draft]], list[float | None]]] =
 """How each metric is read off drafts: of all at once, since a call for each would be a fifth of a decision's time."""
 
 
+def _charged_ttfts_s(drafts: Sequence[Draft]) -> list[float | None]:
+    return [None if draft.ttft_s is None else draft.ttft_s.mean + draft.runtime.marginal_load_s for draft in drafts]
+
+
+def _charged_inter_token_latencies_s(drafts: Sequence[Draft]) -> list[float | None]:
+    return [
+        None
+        if (latency := draft.runtime.inter_token_latency_s) is None
+        else latency.mean + draft.runtime.marginal_load_s_per_token
+        for draft in drafts
+    ]
+
+
+def _charged_durations_s(drafts: Sequence[Draft]) -> list[float | None]:
+    return [
+        None
+        if (duration_s := draft.end_to_end_latency_s) is None or (count := draft.output_token_count) is None
+        else duration_s
+        + draft.runtime.marginal_load_s
+        + max(0.0, count - 1.0) * draft.runtime.marginal_load_s_per_token
+        for draft in drafts
+    ]
+
+
+CHARGES: Mapping[Metric, Callable[[Sequence[Draft]], list[float | None]]] = {
+    **EXPECTATIONS,
+    Metric.TTFT: _charged_ttfts_s,
+    Metric.INTER_TOKEN_LATENCY: _charged_inter_token_latencies_s,
+    Metric.END_TO_END_LATENCY: _charged_durations_s,
+}
+"""What is weighed instead of expected: of a latency also what this request adds to those of the others that are under
+way at the endpoint. Who decides for many callers must not gain for one what the others lose."""
+
+
 def pessimistic(draft: Draft, metric: Metric, *, quantile: float, upper: bool) -> float | None:
     """The value that a bound must face to hold in that share of cases: for an upper limit the high quantile, for a
     lower limit the low one. None when it is unknown."""
@@ -126,13 +183,13 @@ def pessimistic(draft: Draft, metric: Metric, *, quantile: float, upper: bool) -
             normal_quantile = _STANDARD_NORMAL.inv_cdf(quantile)
             return draft.quality.lower(-normal_quantile if upper else normal_quantile)
         case Metric.TTFT:
-            return _side(runtime.ttft_s, quantile, slow=upper)
+            return _side(draft.ttft_s, quantile, slow=upper)
         case Metric.INTER_TOKEN_LATENCY:
             return _side(runtime.inter_token_latency_s, quantile, slow=upper)
         case Metric.OUTPUT_TOKENS_PER_SECOND:
             return _speed(_side(runtime.inter_token_latency_s, quantile, slow=not upper))
         case Metric.END_TO_END_LATENCY:
-            ttft_s = _side(runtime.ttft_s, quantile, slow=upper)
+            ttft_s = _side(draft.ttft_s, quantile, slow=upper)
             gap_s = _side(runtime.inter_token_latency_s, quantile, slow=upper)
             if draft.output_token_count is None or ttft_s is None or gap_s is None:
                 return None

@@ -116,7 +116,9 @@ class EndpointRuntime(NamedTuple):
     """What the runtime aggregator knows of one endpoint at an instant."""
 
     ttft_s: Latency | None = None
+    """Of one more request at the present load, with an input of `reference_input_token_count`."""
     inter_token_latency_s: Latency | None = None
+    """Likewise at the present load."""
     error_rate: float | None = None
     in_flight_count: int = 0
     breaker: BreakerState = BreakerState.CLOSED
@@ -126,6 +128,15 @@ class EndpointRuntime(NamedTuple):
     """Attempts within the window."""
     age_s: float | None = None
     """Time since the last observation; None when there never was one."""
+    ttft_s_per_input_token: float = 0.0
+    """By how much each input token delays the first output token, not below 0; 0 as long as nothing of it is known."""
+    reference_input_token_count: float = 0.0
+    """Length of the input that `ttft_s` is about; 0 where `ttft_s_per_input_token` is."""
+    marginal_load_s: float = 0.0
+    """Seconds that one more request adds, in all, to the times to first token of as many as are in flight here. A cost
+    to weigh, no time to show."""
+    marginal_load_s_per_token: float = 0.0
+    """Likewise to the times between two tokens of them: what one output token of theirs takes longer, in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,7 +410,7 @@ class UtilityTerm(NamedTuple):
     metric: Metric
     weight: float
     value: float
-    """In the metric's canonical unit."""
+    """In the metric's canonical unit; of a latency with what the request costs those under way at the endpoint."""
     assumed: bool
     """The value is unknown and was taken from the other candidates."""
     contribution: float

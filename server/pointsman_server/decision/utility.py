@@ -12,7 +12,7 @@ from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
-from pointsman_server.decision.estimate import EXPECTATIONS, Draft
+from pointsman_server.decision.estimate import CHARGES, Draft
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.types import (
     DEFAULT_PREFERENCE,
@@ -88,7 +88,7 @@ def weigh(drafts: Sequence[Draft], weights: Weights) -> list[Column]:
     """The terms of the utility, in the order of the weights; without those of which no draft knows the value."""
     columns = []
     for metric, weight in weights.by_metric:
-        found = EXPECTATIONS[metric](drafts)
+        found = CHARGES[metric](drafts)
         values = [value for value in found if value is not None]
         assumed: Sequence[bool] = [False] * len(found)
         if len(values) < len(found):
@@ -115,7 +115,7 @@ def _middle(known: list[float], metric: Metric) -> float | None:
 
 def _sought(drafts: Sequence[Draft], objective: Objective) -> Column:
     """The one term of an objective; what is unknown stands for the least sought of the known values."""
-    found = EXPECTATIONS[objective.metric](drafts)
+    found = CHARGES[objective.metric](drafts)
     known = [value for value in found if value is not None]
     is_highest = objective.direction is Direction.HIGHEST
     worst = min(known, default=0.0) if is_highest else max(known, default=0.0)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, final
 
-from pointsman_server.chat import Conversation, UpstreamEvent
+from pointsman_server.chat import Conversation, RequestAllowance, UpstreamEvent
 
 CONNECT_TIMEOUT_S = 5.0
 """TCP and TLS take three round trips: 1 s around the globe. Five allow for one lost SYN, which is resent after 1 and 3 s."""
@@ -113,6 +113,8 @@ class UpstreamCall:
     """Added to the request, such as traceparent."""
     timeout_s: float | None = None
     """What is left of the deadline, for the whole attempt; None sets no limit beyond the provider's own timeouts."""
+    on_allowance: Callable[[RequestAllowance], None] | None = field(default=None, repr=False, compare=False)
+    """Told what the answer's headers say of further requests, at once and of refusals too; None is told nothing."""
 
 
 class ChatProvider(Protocol):

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 
 import httpx
 
+from pointsman_server.chat import RequestAllowance
 from pointsman_server.errors import (
     UpstreamConnectError,
     UpstreamDisconnectedError,
@@ -23,6 +24,7 @@ from pointsman_server.errors import (
 )
 from pointsman_server.providers.asyncio_transport import DEADLINE_EXTENSION, AsyncioTransport, DeadlineError
 from pointsman_server.providers.base import ProviderSettings
+from pointsman_server.providers.request_allowance import request_allowance
 from pointsman_server.providers.retry_after import retry_after_s
 
 ERROR_BYTES_MAX = 64 * 1024
@@ -93,8 +95,11 @@ class HttpClient:
         headers: tuple[tuple[str, str], ...],
         streamed: bool,
         timeout_s: float | None,
+        on_allowance: Callable[[RequestAllowance], None] | None = None,
     ) -> AsyncIterator[Answer]:
         """Send JSON and open the answer; whoever leaves before its end closes the connection.
+
+        `on_allowance` is told what the headers say of further requests.
 
         Raises:
             UpstreamError: No connection, no answer in time, or an answer other than 200.
@@ -113,6 +118,10 @@ class HttpClient:
             raise _translated(error) from None
         answer = Answer(response, self._settings)
         try:
+            if on_allowance is not None:
+                allowance = request_allowance(response.headers, now_unix_s=self._unix_s())
+                if allowance is not None:
+                    on_allowance(allowance)
             if response.status_code != httpx.codes.OK:
                 raise await self._status_error(response, answer)
             if response.headers.get("content-encoding", "identity") != "identity":

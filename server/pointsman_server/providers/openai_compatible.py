@@ -40,7 +40,13 @@ class OpenAICompatibleProvider:
             InvalidRequestError: A JSON schema in the conversation is not JSON.
         """
         body = request_body(call, max_tokens_field=self._settings.max_tokens_field)
-        posted = self._http.post(body, headers=call.headers, streamed=call.stream, timeout_s=call.timeout_s)
+        posted = self._http.post(
+            body,
+            headers=call.headers,
+            streamed=call.stream,
+            timeout_s=call.timeout_s,
+            on_allowance=call.on_allowance,
+        )
         async with posted as answer:
             if answer.is_json or not call.stream:
                 yield answer_events(await answer.read_all())

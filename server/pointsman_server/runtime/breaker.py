@@ -91,6 +91,11 @@ class Breaker:
             return BreakerState.OPEN
         return BreakerState.HALF_OPEN
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the endpoint may be called as one likes."""
+        return not self._is_open
+
     def retry_after_s(self, now_s: float) -> float | None:
         """How long it stays open, or the trial that is under way may take at most; None when a call may be made."""
         if not self._is_open:

@@ -2,10 +2,7 @@
 
 A duration is a level that drifts and sometimes jumps, times a shape that is stable:
 
-* `LevelFilter` follows the median. It works on logarithms, where latencies are near enough symmetric and a change by
-  a factor means the same at 10 ms and at 10 s. One-dimensional Kalman filter (Kalman 1960) with Huberised
-  innovations (Huber 1964), so that a straggler moves it little; a two-sided cumulative sum (Page 1954) notices that
-  the level has moved for good; "at least this long" is evidence as in Tobin 1958.
+* `LevelFilter` (see `level`) follows the median, at the load of the moment and for the length of the input.
 * `ShapeWindow` keeps the quantiles of observation / level in DDSketches (Masson, Rim, Lee: "DDSketch", VLDB 2019).
 * `DurationEstimator` multiplies the two.
 
@@ -16,48 +13,20 @@ argues this in its success-rate breaker).
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass
-from statistics import NormalDist, median
+from statistics import NormalDist
 
 from ddsketch import DDSketch
 
 from pointsman_server.decision.types import Latency
+from pointsman_server.runtime.level import Level, LevelFilter
+from pointsman_server.runtime.profile import DailyProfile
+from pointsman_server.runtime.summary import DurationSummary
 
 DURATION_S_MIN = 1e-5
 """Shorter durations are taken for this: a logarithm needs a floor, and a clock read twice shows no less."""
 DURATION_S_MAX = 3600.0
 """Longer durations are taken for this: no call lives longer, and one absurd report must not reach the quantiles."""
-
-SPREAD_VARIANCE_PRIOR = 0.25
-"""Variance of log latency around its level before any is seen: a factor of 1.65, common for time to first token."""
-SPREAD_VARIANCE_MIN = 0.0025
-"""5 %. A provider that seems steadier than that would turn ordinary jitter into a change of regime."""
-SPREAD_VARIANCE_MAX = 2.25
-"""A factor of 4.5. Beyond that a level says nothing, and the filter should not stop listening."""
-SPREAD_PRIOR_COUNT = 10
-"""Observations that the prior of the spread is worth."""
-SPREAD_MEMORY_COUNT = 200
-"""Observations over which the spread is learned: a variance from 200 values is known to 10 %."""
-
-LEVEL_VARIANCE_PER_S = 2e-4
-"""How fast a level is assumed to drift, and old knowledge to fade: 11 % within a minute, 85 % within an hour. Faster
-and the filter would follow noise; what is faster than this is a change of regime."""
-LEVEL_VARIANCE_MAX = 1.0
-"""However old the data, the level is within a factor of e, nearly always within ten: an old figure beats none."""
-
-SCORE_MAX = 2.5
-"""An innovation counts as at most this many standard deviations: 1 % of normal ones are larger, most stragglers are."""
-SCORE_MIN_INFORMATIVE = -5.0
-"""A wait this many deviations shorter than usual says nothing: the update would be below 1e-6 deviations."""
-REGIME_DRIFT = 0.5
-"""Half the shift, in standard deviations, that the cumulative sum is quickest to find (Page 1954): one deviation."""
-REGIME_EVIDENCE = 6.0
-"""Three extreme observations in a row reach it, or about twelve that are each one deviation off. Under normal noise
-it is reached by chance about every thousand observations, and then costs a few observations of doubt."""
-REGIME_OBSERVATION_COUNT = 5
-"""The new level is the median of at most so many of the observations that gave it away: three must agree, so that two
-stragglers at the end of a few slow answers don't set it, and three of a kind do."""
 
 SHAPE_EPOCH_S = 150.0
 """The window of quantiles is one to two of these: 2.5 to 5 minutes, some hundred calls on a busy endpoint."""
@@ -65,6 +34,8 @@ SHAPE_RELATIVE_ACCURACY = 0.02
 """Error of a quantile. 1 % would double the bins, and with them the time to read."""
 SHAPE_RATIO_MAX = 1000.0
 """Ratios are kept within 1/1000..1000, which bounds a sketch to 346 bins."""
+DOUBT_EPOCH_S = 5.0
+"""Doubt that grows with age, and the hour of the day, are looked at in steps of this: a level drifts by 3 % in it."""
 SHAPE_PRIOR_COUNT = 20
 """Observations that the log-normal shape is worth: with fewer a sketch knows its median, but not its 95th percentile."""
 
@@ -80,140 +51,6 @@ ERROR_RATE_PRIOR_CALL_COUNT = 5.0
 
 _QUANTILES = (0.5, 0.9, 0.95, 0.99)
 _NORMAL_QUANTILES = (0.0, *(NormalDist().inv_cdf(quantile) for quantile in _QUANTILES[1:]))
-_SQRT_2 = math.sqrt(2.0)
-_SQRT_2_PI = math.sqrt(2.0 * math.pi)
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """Where the median of a positive quantity stands at an instant, and how well that is known."""
-
-    log_median: float
-    """Natural logarithm of the median."""
-    log_standard_error: float
-    """Standard error of `log_median`: 0.1 means that the median is known to about 10 %."""
-    log_spread: float
-    """Standard deviation of the logarithm of one observation around the level."""
-
-
-class _Run:
-    """Evidence that the level has moved in one direction, summed up since it was last nil."""
-
-    __slots__ = ("_evidence", "_logs")
-
-    def __init__(self) -> None:
-        self._evidence = 0.0
-        self._logs: deque[float] = deque(maxlen=REGIME_OBSERVATION_COUNT)
-
-    def add(self, score: float, log_value: float) -> bool:
-        """Take in an observation `score` deviations off in this direction; whether the evidence is enough."""
-        self._evidence = max(0.0, self._evidence + score - REGIME_DRIFT)
-        if self._evidence > 0.0:
-            self._logs.append(log_value)
-        else:
-            self._logs.clear()
-        return self._evidence >= REGIME_EVIDENCE
-
-    @property
-    def logs(self) -> tuple[float, ...]:
-        """The last observations of the run."""
-        return tuple(self._logs)
-
-    def clear(self) -> None:
-        """Start over."""
-        self._evidence = 0.0
-        self._logs.clear()
-
-
-class LevelFilter:
-    """Follows the median of a positive quantity through its logarithms, and knows how well. Constant memory."""
-
-    __slots__ = ("_level_variance", "_log_median", "_observation_count", "_run_down", "_run_up", "_seen_s", "_spread")
-
-    def __init__(self) -> None:
-        self._observation_count = 0
-        self._log_median = 0.0
-        self._level_variance = 0.0
-        self._spread = SPREAD_VARIANCE_PRIOR
-        self._seen_s = 0.0
-        self._run_up = _Run()
-        self._run_down = _Run()
-
-    def at(self, now_s: float) -> Level | None:
-        """The level as it is known at `now_s`; None before the first observation."""
-        if self._observation_count == 0:
-            return None
-        return Level(self._log_median, math.sqrt(self._level_variance_at(now_s)), math.sqrt(self._spread))
-
-    def observe(self, log_value: float, *, now_s: float, noise_variance: float = 0.0) -> None:
-        """Take in an observation.
-
-        Args:
-            log_value: Its natural logarithm.
-            now_s: When it was made.
-            noise_variance: Variance of its logarithm beyond the spread, where it is known to be imprecise.
-        """
-        if self._observation_count == 0:
-            self._log_median = log_value
-            self._level_variance = self._spread + noise_variance
-        else:
-            level_variance = self._level_variance_at(now_s)
-            variance = level_variance + self._spread + noise_variance
-            score = (log_value - self._log_median) / math.sqrt(variance)
-            score = max(-SCORE_MAX, min(SCORE_MAX, score))
-            gain = level_variance / variance
-            self._log_median += gain * score * math.sqrt(variance)
-            self._level_variance = (1.0 - gain) * level_variance
-            self._learn_spread((score * score - 1.0) * variance)
-            if self._run_up.add(score, log_value):
-                self._jump(self._run_up)
-            if self._run_down.add(-score, log_value):
-                self._jump(self._run_down)
-        self._observation_count += 1
-        self._seen_s = max(self._seen_s, now_s)
-
-    def observe_at_least(self, log_value: float, *, now_s: float) -> None:
-        """Take in that a value would have been larger than this one: the wait was broken off.
-
-        Before the first observation nothing can be said to be long, and the evidence is dropped.
-        """
-        if self._observation_count == 0:
-            return
-        level_variance = self._level_variance_at(now_s)
-        variance = level_variance + self._spread
-        threshold = (log_value - self._log_median) / math.sqrt(variance)
-        if threshold < SCORE_MIN_INFORMATIVE:
-            return
-        # The expectation of a standard normal beyond the threshold, and by how much knowing this narrows it.
-        score, narrowing = SCORE_MAX, 1.0
-        if threshold < SCORE_MAX:
-            density = math.exp(-0.5 * threshold * threshold) / _SQRT_2_PI
-            beyond = density / (0.5 * math.erfc(threshold / _SQRT_2))
-            score, narrowing = min(SCORE_MAX, beyond), min(1.0, beyond * (beyond - threshold))
-        gain = level_variance / variance
-        self._log_median += gain * score * math.sqrt(variance)
-        self._level_variance = (1.0 - gain * narrowing) * level_variance
-        self._seen_s = max(self._seen_s, now_s)
-        # A wait that was broken off early is no evidence that the level is back to normal.
-        if score > REGIME_DRIFT and self._run_up.add(score, log_value):
-            self._jump(self._run_up)
-
-    def _level_variance_at(self, now_s: float) -> float:
-        elapsed_s = max(0.0, now_s - self._seen_s)
-        return min(LEVEL_VARIANCE_MAX, self._level_variance + elapsed_s * LEVEL_VARIANCE_PER_S)
-
-    def _learn_spread(self, surprise: float) -> None:
-        weight = SPREAD_PRIOR_COUNT + min(self._observation_count, SPREAD_MEMORY_COUNT)
-        spread = self._spread + surprise / weight
-        self._spread = max(SPREAD_VARIANCE_MIN, min(SPREAD_VARIANCE_MAX, spread))
-
-    def _jump(self, run: _Run) -> None:
-        """The level is where the run of observations is that gave the change away."""
-        logs = run.logs
-        self._log_median = median(logs)
-        self._level_variance = min(LEVEL_VARIANCE_MAX, self._spread / len(logs))
-        self._run_up.clear()
-        self._run_down.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +107,9 @@ class ShapeWindow:
         return None
 
 
+_NO_SHAPE = Shape(0, 1.0, (0.0,) * len(_QUANTILES))
+
+
 def _shape(sketch: DDSketch) -> Shape | None:
     if sketch.count == 0:
         return None
@@ -290,52 +130,139 @@ class DurationEstimator:
     be the distribution of no moment at all.
     """
 
-    __slots__ = ("_level", "_window")
+    __slots__ = ("_level", "_profile", "_read", "_read_epoch", "_unix_offset_s", "_window")
 
-    def __init__(self) -> None:
+    def __init__(self, *, unix_offset_s: float | None = None) -> None:
+        """Args:
+        unix_offset_s: What makes the time that is passed in seconds since 1970, for the hour of the day; None learns
+            no daily profile.
+        """
         self._level = LevelFilter()
         self._window = ShapeWindow()
+        self._unix_offset_s = unix_offset_s
+        self._profile = DailyProfile()
+        # What reading has worked out since the last write, and for when.
+        self._read: Latency | None = None
+        self._read_epoch = 0
 
-    def observe(self, duration_s: float, *, now_s: float, noise_variance: float = 0.0) -> None:
-        """Take in a duration; `noise_variance` as for `LevelFilter.observe`."""
+    def observe(
+        self,
+        duration_s: float,
+        *,
+        now_s: float,
+        noise_variance: float = 0.0,
+        load: float = 0.0,
+        length: float | None = None,
+    ) -> None:
+        """Take in a duration; the rest as for `LevelFilter.observe`. An input of unknown length is a usual one."""
+        level = self._level
+        length = level.length.usual if length is None else length
         log_value = _bounded_log(duration_s)
-        level = self._level.at(now_s)
-        self._window.add(1.0 if level is None else math.exp(log_value - level.log_median), now_s=now_s)
-        self._level.observe(log_value, now_s=now_s, noise_variance=noise_variance)
+        in_profile = log_value - self._hourly(now_s)
+        self._read = None
+        usual, growth = level.log_median, level.growth(load=load, length=length)
+        self._window.add(1.0 if usual is None else math.exp(in_profile - usual - growth), now_s=now_s)
+        level.observe(in_profile, now_s=now_s, noise_variance=noise_variance, load=load, length=length)
+        if self._unix_offset_s is not None:
+            change = self._profile.observe(log_value - growth, unix_s=now_s + self._unix_offset_s)
+            if change != 0.0:
+                level.shift(-change)
 
-    def observe_at_least(self, duration_s: float, *, now_s: float) -> None:
+    def observe_at_least(
+        self, duration_s: float, *, now_s: float, load: float = 0.0, length: float | None = None
+    ) -> None:
         """Take in a duration that was broken off, so that only a lower limit of it is known."""
-        log_value = _bounded_log(duration_s)
-        level = self._level.at(now_s)
-        if level is not None and log_value > level.log_median:
+        level = self._level
+        length = level.length.usual if length is None else length
+        in_profile = _bounded_log(duration_s) - self._hourly(now_s)
+        self._read = None
+        usual = level.log_median
+        if usual is not None and (ratio := in_profile - usual - level.growth(load=load, length=length)) > 0.0:
             # A lower limit below the median would pull the quantiles the wrong way; above it, it errs on the safe side.
-            self._window.add(math.exp(log_value - level.log_median), now_s=now_s)
-        self._level.observe_at_least(log_value, now_s=now_s)
+            self._window.add(math.exp(ratio), now_s=now_s)
+        level.observe_at_least(in_profile, now_s=now_s, load=load, length=length)
 
-    def level(self, now_s: float) -> Level | None:
-        """The median at `now_s`, and how well it is known; None before the first observation."""
-        return self._level.at(now_s)
+    def summary(self, *, unix_offset_s: float) -> DurationSummary | None:
+        """What is known, to be kept; None before the first observation."""
+        if self._level.observation_count == 0:
+            return None
+        hours = self._profile.summary()
+        return DurationSummary(
+            level=self._level.summary(unix_offset_s=unix_offset_s),
+            hour_means=tuple(mean for mean, _ in hours),
+            hour_day_counts=tuple(day_count for _, day_count in hours),
+        )
 
-    def latency(self, now_s: float) -> Latency | None:
-        """The distribution at `now_s`, seconds; None before the first observation.
+    def restore(self, summary: DurationSummary, *, now_s: float, unix_offset_s: float) -> None:
+        """Go on from what was known."""
+        self._read = None
+        self._level.restore(summary.level, now_s=now_s, unix_offset_s=unix_offset_s)
+        self._profile.restore(tuple(zip(summary.hour_means, summary.hour_day_counts, strict=True)))
 
-        The older the data, the further the quantiles lie apart. The mean doesn't grow with doubt: not to know is not to
-        be slow.
+    def _hourly(self, now_s: float) -> float:
+        """By how much the logarithm is usually higher at this hour."""
+        return 0.0 if self._unix_offset_s is None else self._profile.at(now_s + self._unix_offset_s)
+
+    def level(self, now_s: float, *, load: float | None = None, length: float | None = None) -> Level | None:
+        """The median at `now_s`, and how well it is known; None before the first observation. None for load or length:
+        as usual."""
+        level = self._level.at(now_s, load=load, length=length)
+        hourly = self._hourly(now_s)
+        return level if level is None or hourly == 0.0 else level._replace(log_median=level.log_median + hourly)
+
+    @property
+    def usual_length(self) -> float:
+        """The length of the input that figures are about where none is named."""
+        return self._level.length.usual
+
+    def load_slope(self, load: float) -> float:
+        """By which share the duration grows there with one more call under way."""
+        return self._level.load.slope(load)
+
+    def length_slope(self) -> float:
+        """By which share the duration grows with one more input token, at the usual length."""
+        return self._level.length.slope(self._level.length.usual)
+
+    def latency(self, now_s: float, *, load: float | None = None) -> Latency | None:
+        """The distribution at `now_s`, seconds, for an input of usual length; None before the first observation.
+
+        The older the data, the further the quantiles lie apart, in steps of `DOUBT_EPOCH_S`. The mean doesn't grow with
+        doubt: not to know is not to be slow.
+
+        Args:
+            now_s: The instant.
+            load: The calls that are under way besides; None: as many as usual.
         """
-        level = self._level.at(now_s)
+        epoch = _epoch(now_s, DOUBT_EPOCH_S)
+        usual = self._read
+        if usual is None or epoch != self._read_epoch:
+            usual = self._read = self._usual(epoch * DOUBT_EPOCH_S)
+            self._read_epoch = epoch
+        if usual is None or load is None:
+            return usual
+        growth = self._level.growth(load=load, length=self._level.length.usual)
+        if growth == 0.0:
+            return usual
+        factor = math.exp(growth)
+        return Latency(*[max(DURATION_S_MIN, min(DURATION_S_MAX, factor * value)) for value in usual])
+
+    def _usual(self, now_s: float) -> Latency | None:
+        """The distribution at the usual load."""
+        level = self.level(now_s)
         if level is None:
             return None
-        shape = self._window.at(now_s) or Shape(0, 1.0, (0.0,) * len(_QUANTILES))
+        shape = self._window.at(now_s) or _NO_SHAPE
         spread = level.log_spread
         doubt = math.hypot(spread, level.log_standard_error) - spread
         weight = shape.count / (shape.count + SHAPE_PRIOR_COUNT)
+        scale = (1.0 - weight) * spread + doubt
         p50, p90, p95, p99 = (
-            _bounded_exp(level.log_median + weight * log_ratio + ((1.0 - weight) * spread + doubt) * normal_quantile)
+            _bounded_exp(level.log_median + weight * log_ratio + scale * normal_quantile)
             for log_ratio, normal_quantile in zip(shape.log_quantiles, _NORMAL_QUANTILES, strict=True)
         )
         mean_ratio = weight * shape.mean + (1.0 - weight) * math.exp(0.5 * spread * spread)
         mean = _bounded_exp(level.log_median + math.log(mean_ratio))
-        return Latency(mean=mean, p50=p50, p90=p90, p95=p95, p99=p99)
+        return Latency(mean, p50, p90, p95, p99)
 
 
 def _bounded_log(duration_s: float) -> float:
@@ -352,8 +279,6 @@ class Outcomes:
 
     success_count: int
     failure_count: int
-    lost_s: float
-    """Time that the failed calls cost, together."""
 
     @property
     def call_count(self) -> int:
@@ -372,46 +297,47 @@ class Outcomes:
 class OutcomeCounts:
     """Exact counts of how calls ended within the last minute, in a ring of 12 buckets of 5 seconds."""
 
-    __slots__ = ("_epochs", "_failure_counts", "_lost_s", "_newest", "_success_counts")
+    __slots__ = ("_epochs", "_failure_counts", "_newest", "_read", "_read_oldest", "_success_counts")
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
+        self._read: Outcomes | None = None
+        self._read_oldest = 0
         self._newest = -OUTCOME_BUCKET_COUNT
         self._epochs = [self._newest] * OUTCOME_BUCKET_COUNT
         self._success_counts = [0] * OUTCOME_BUCKET_COUNT
         self._failure_counts = [0] * OUTCOME_BUCKET_COUNT
-        self._lost_s = [0.0] * OUTCOME_BUCKET_COUNT
 
     def add_success(self, *, now_s: float) -> None:
         """Count a call that succeeded."""
         self._success_counts[self._bucket(now_s)] += 1
 
-    def add_failure(self, *, lost_s: float, now_s: float) -> None:
-        """Count a call that failed and cost `lost_s`."""
-        bucket = self._bucket(now_s)
-        self._failure_counts[bucket] += 1
-        self._lost_s[bucket] += lost_s
+    def add_failure(self, *, now_s: float) -> None:
+        """Count a call that failed."""
+        self._failure_counts[self._bucket(now_s)] += 1
 
     def _bucket(self, now_s: float) -> int:
+        self._read = None
         # A call whose clock was read earlier than the last one's belongs to the newest bucket.
         self._newest = max(self._newest, _epoch(now_s, OUTCOME_BUCKET_S))
         bucket = self._newest % OUTCOME_BUCKET_COUNT
         if self._epochs[bucket] != self._newest:
             self._epochs[bucket] = self._newest
             self._success_counts[bucket] = self._failure_counts[bucket] = 0
-            self._lost_s[bucket] = 0.0
         return bucket
 
     def at(self, now_s: float) -> Outcomes:
         """The counts within the window that ends at `now_s`."""
         oldest = _epoch(now_s, OUTCOME_BUCKET_S) - OUTCOME_BUCKET_COUNT + 1
-        success_count, failure_count, lost_s = 0, 0, 0.0
+        if self._read is not None and oldest == self._read_oldest:
+            return self._read
+        success_count = failure_count = 0
         for bucket, epoch in enumerate(self._epochs):
             if epoch >= oldest:
                 success_count += self._success_counts[bucket]
                 failure_count += self._failure_counts[bucket]
-                lost_s += self._lost_s[bucket]
-        return Outcomes(success_count, failure_count, lost_s)
+        self._read, self._read_oldest = Outcomes(success_count, failure_count), oldest
+        return self._read

@@ -20,41 +20,20 @@ of an answer plus the odds of failing first times what a failure costs.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import KW_ONLY, dataclass
 
-from pointsman_server.decision.types import BreakerState, EndpointRuntime, Latency, RuntimeSnapshot
+from pointsman_server.chat import RequestAllowance
+from pointsman_server.decision.types import RuntimeSnapshot
 from pointsman_server.errors import UpstreamErrorKind
-from pointsman_server.runtime.breaker import Admission, Breaker, BreakerRules
-from pointsman_server.runtime.estimators import DURATION_S_MAX, DurationEstimator, OutcomeCounts
+from pointsman_server.runtime.breaker import Breaker, BreakerRules
+from pointsman_server.runtime.endpoint import HEALTH_KINDS, EndpointState
+from pointsman_server.runtime.summary import RuntimeSummary
+from pointsman_server.runtime.waiting import WaitingCall
 
 ENDPOINT_COUNT_MAX = 4096
-"""As many endpoints as a caller may watch; about 15 kB each."""
-FAILURE_S_MIN = 1.0
-"""A failed call costs its caller at least this: noticing it, choosing again, and the other endpoint's first token.
-Linkerd charges 5 s, which suits callers who don't fail over."""
-RATE_LIMIT_S_DEFAULT = 5.0
-"""How long an endpoint is left alone after a 429 without Retry-After: limits are counted by the minute or the second,
-and a few seconds give back a share of either."""
-RATE_LIMIT_S_MAX = 60.0
-"""A longer Retry-After is cut to this: the limits of a day are worth a try each minute, since others share them."""
-BURST_GAP_S = 1e-4
-"""Tokens that come faster come out of a buffer and show no speed: no model writes 10,000 tokens per second."""
-READ_TICK_S = 1.0
-"""What changes with time alone is projected in steps of this: at most one recomputation per endpoint and second."""
-
-_HEALTH_KINDS = frozenset(
-    {
-        UpstreamErrorKind.CONNECT,
-        UpstreamErrorKind.TIMEOUT,
-        UpstreamErrorKind.SERVER_ERROR,
-        UpstreamErrorKind.PROTOCOL,
-        UpstreamErrorKind.DISCONNECTED,
-    }
-)
-"""Failures that say that the endpoint is ill."""
+"""As many endpoints as a caller may watch; about 25 kB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,154 +59,62 @@ class Observation:
             assert value is None or value >= 0, "durations and counts are not negative"
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """The part of an endpoint's runtime that stays the same within a tick, until the next write."""
-
-    tick: int
-    ttft_s: Latency | None
-    inter_token_latency_s: Latency | None
-    error_rate: float | None
-    observation_count: int
-
-
-class _Endpoint:
-    """Everything that is known of one endpoint."""
-
-    __slots__ = (
-        "_inter_token",
-        "_observed_s",
-        "_outcomes",
-        "_rate_limited_until_s",
-        "_reading",
-        "_ttft",
-        "breaker",
-        "in_flight_count",
-    )
-
-    def __init__(self, breaker: Breaker) -> None:
-        self.breaker = breaker
-        self.in_flight_count = 0
-        self._ttft = DurationEstimator()
-        self._inter_token = DurationEstimator()
-        self._outcomes = OutcomeCounts()
-        self._rate_limited_until_s = -math.inf
-        self._observed_s: float | None = None
-        self._reading: _Reading | None = None
-
-    def runtime(self, now_s: float) -> EndpointRuntime:
-        """The state at `now_s`."""
-        tick = math.floor(now_s / READ_TICK_S)
-        reading = self._reading
-        if reading is None or reading.tick != tick:
-            reading = self._reading = self._read(tick)
-        breaker = self.breaker.state(now_s)
-        retry_after_s = self.breaker.retry_after_s(now_s) if breaker is BreakerState.OPEN else None
-        if self._rate_limited_until_s > now_s:
-            retry_after_s = max(retry_after_s or 0.0, self._rate_limited_until_s - now_s)
-        return EndpointRuntime(
-            reading.ttft_s,
-            reading.inter_token_latency_s,
-            reading.error_rate,
-            self.in_flight_count,
-            breaker,
-            retry_after_s,
-            reading.observation_count,
-            None if self._observed_s is None else max(0.0, now_s - self._observed_s),
-        )
-
-    def _read(self, tick: int) -> _Reading:
-        now_s = tick * READ_TICK_S
-        outcomes = self._outcomes.at(now_s)
-        ttft_s = self._ttft.latency(now_s)
-        if ttft_s is not None and outcomes.lost_s > 0.0:
-            # One success more than was seen: a bounded figure for those who never succeed.
-            lost_s = min(DURATION_S_MAX, outcomes.lost_s / (outcomes.success_count + 1))
-            ttft_s = ttft_s._replace(mean=ttft_s.mean + lost_s)
-        return _Reading(tick, ttft_s, self._inter_token.latency(now_s), outcomes.error_rate, outcomes.call_count)
-
-    def saw_first_token(self, ttft_s: float, *, now_s: float) -> None:
-        """An answer began."""
-        self._ttft.observe(ttft_s, now_s=now_s)
-        self._written(now_s)
-
-    def saw_tokens(self, duration_s: float, *, token_count: int, now_s: float) -> None:
-        """`token_count` tokens, of which the last came `duration_s` after the first.
-
-        One token has no gap, and an answer that came in one piece shows none.
-        """
-        gap_count = token_count - 1
-        if gap_count < 1 or duration_s < BURST_GAP_S * gap_count:
-            return
-        # A mean of n gaps, each of which varies by about its own size, varies by 1/n.
-        self._inter_token.observe(duration_s / gap_count, now_s=now_s, noise_variance=1.0 / gap_count)
-        self._written(now_s)
-
-    def saw_wait(self, duration_s: float, *, now_s: float) -> None:
-        """A call waited so long for its first token, in vain."""
-        self._ttft.observe_at_least(duration_s, now_s=now_s)
-        self._reading = None
-
-    def saw_success(self, admission: Admission, *, now_s: float) -> None:
-        """A call succeeded."""
-        self._outcomes.add_success(now_s=now_s)
-        self.breaker.succeed(admission, now_s=now_s)
-        self._written(now_s)
-
-    def saw_failure(
-        self, kind: UpstreamErrorKind, admission: Admission, *, lost_s: float, retry_after_s: float | None, now_s: float
-    ) -> None:
-        """A call failed after `lost_s`."""
-        if kind is UpstreamErrorKind.REJECTED:
-            self.breaker.release(admission)
-            return
-        lost_s = max(FAILURE_S_MIN, min(DURATION_S_MAX, lost_s))
-        self._outcomes.add_failure(lost_s=lost_s, now_s=now_s)
-        if kind is UpstreamErrorKind.RATE_LIMITED:
-            self.breaker.release(admission)
-            wanted_s = RATE_LIMIT_S_DEFAULT if retry_after_s is None else retry_after_s
-            self._rate_limited_until_s = max(self._rate_limited_until_s, now_s + min(RATE_LIMIT_S_MAX, wanted_s))
-        else:
-            assert kind in _HEALTH_KINDS or kind is UpstreamErrorKind.AUTHENTICATION, kind
-            self.breaker.fail(admission, is_authentication=kind not in _HEALTH_KINDS, now_s=now_s)
-        self._written(now_s)
-
-    def _written(self, now_s: float) -> None:
-        self._observed_s = now_s if self._observed_s is None else max(self._observed_s, now_s)
-        self._reading = None
-
-
 class Attempt:
     """One upstream call under way. Exactly one of `succeed`, `fail` and `cancel` ends it."""
 
-    __slots__ = ("_admission", "_endpoint", "_first_token_s", "_is_over", "_progress", "input_token_count", "started_s")
+    __slots__ = (
+        "_admission",
+        "_call",
+        "_endpoint",
+        "_first_token_load_s",
+        "_first_token_s",
+        "_is_over",
+        "_is_streaming",
+        "_number",
+        "_progress",
+        "input_token_count",
+        "started_s",
+    )
 
-    def __init__(self, endpoint: _Endpoint, *, input_token_count: int, now_s: float) -> None:
+    def __init__(self, endpoint: EndpointState, *, input_token_count: int, now_s: float) -> None:
         assert input_token_count >= 0, input_token_count
         self.started_s = now_s
         self.input_token_count = input_token_count
         self._endpoint = endpoint
         self._admission = endpoint.breaker.start(now_s)
+        self._call = WaitingCall(now_s, endpoint.in_flight_count, input_token_count)
         self._first_token_s: float | None = None
+        self._first_token_load_s = 0.0
         self._progress: tuple[int, float] | None = None
+        self._is_streaming = False
         self._is_over = False
-        endpoint.in_flight_count += 1
+        self._number = endpoint.enter(self._call)
+
+    def allowance(self, allowance: RequestAllowance, now_s: float) -> None:
+        """The headers of the answer, or of the refusal, say how many more requests are admitted."""
+        self._endpoint.limits.reported(allowance, number=self._number, now_s=now_s)
 
     def first_token(self, now_s: float) -> None:
         """The first piece of the answer has come. At most once, and not at all for an answer that comes as a whole."""
         assert not self._is_over, "the attempt is over"
         assert self._first_token_s is None, "there is one first token"
         self._first_token_s = now_s
-        self._endpoint.saw_first_token(self._elapsed_s(now_s), now_s=now_s)
+        self._first_token_load_s = self._endpoint.load_s(now_s)
+        self._endpoint.saw_answer(self._call, now_s=now_s)
         if self._admission.is_trial:
             # The endpoint answers. The rest of a long answer need not keep everyone else waiting.
             self._endpoint.breaker.succeed(self._admission, now_s=now_s)
 
     def progress(self, token_count: int, now_s: float) -> None:
-        """So many tokens have come in all. Optional: it lets an attempt that breaks off still tell its speed."""
+        """So many tokens have come in all. Optional: it lets an attempt that breaks off still tell its speed, and from
+        the first time on, its silence that it has stalled; so it is to be called whenever something comes, or never."""
         assert not self._is_over, "the attempt is over"
         assert self._first_token_s is not None, "progress comes after the first token"
         self._progress = (token_count, now_s)
+        if not self._is_streaming:
+            self._is_streaming = True
+            self._endpoint.saw_stream()
+        self._endpoint.saw_sign_of_life(now_s)
 
     def succeed(self, *, output_token_count: int | None, now_s: float) -> None:
         """The answer is complete. None: the provider did not say how many tokens it had."""
@@ -244,26 +131,41 @@ class Attempt:
         assert retry_after_s is None or retry_after_s >= 0.0, "a provider asks for time, if at all"
         self._end(now_s)
         elapsed_s = self._elapsed_s(now_s)
-        if self._first_token_s is None and kind in _HEALTH_KINDS:
-            self._endpoint.saw_wait(elapsed_s, now_s=now_s)
+        if self._first_token_s is None and kind in HEALTH_KINDS:
+            self._saw_wait(elapsed_s, now_s)
+        if kind is UpstreamErrorKind.RATE_LIMITED:
+            self._endpoint.saw_refusal(self._call, retry_after_s=retry_after_s, now_s=now_s)
         self._endpoint.saw_failure(kind, self._admission, lost_s=elapsed_s, retry_after_s=retry_after_s, now_s=now_s)
 
     def cancel(self, now_s: float) -> None:
         """The caller left. No error of the endpoint's, but its wait says "at least this long"."""
         self._end(now_s)
         if self._first_token_s is None:
-            self._endpoint.saw_wait(self._elapsed_s(now_s), now_s=now_s)
+            self._saw_wait(self._elapsed_s(now_s), now_s)
         self._endpoint.breaker.release(self._admission)
 
     def _end(self, now_s: float) -> None:
         assert not self._is_over, "the attempt is over"
         self._is_over = True
-        assert self._endpoint.in_flight_count > 0, "what ends has begun"
-        self._endpoint.in_flight_count -= 1
+        self._endpoint.leave(
+            self._call, answered=self._first_token_s is not None, streamed=self._is_streaming, now_s=now_s
+        )
         if self._first_token_s is not None and self._progress is not None:
             token_count, last_s = self._progress
             duration_s = max(0.0, last_s - self._first_token_s)
-            self._endpoint.saw_tokens(duration_s, token_count=token_count, now_s=now_s)
+            load = self._stream_load(now_s)
+            self._endpoint.saw_tokens(duration_s, token_count=token_count, load=load, now_s=now_s)
+
+    def _stream_load(self, now_s: float) -> float:
+        """The other calls that were under way while this one streamed, on the average."""
+        assert self._first_token_s is not None, "there was a stream"
+        streamed_s = now_s - self._first_token_s
+        if streamed_s <= 0.0:
+            return self._endpoint.in_flight_count
+        return max(0.0, (self._endpoint.load_s(now_s) - self._first_token_load_s) / streamed_s - 1.0)
+
+    def _saw_wait(self, elapsed_s: float, now_s: float) -> None:
+        self._endpoint.saw_wait(elapsed_s, load=self._call.load, length=self._call.length, now_s=now_s)
 
     def _elapsed_s(self, now_s: float) -> float:
         return max(0.0, now_s - self.started_s)
@@ -276,12 +178,25 @@ class RuntimeTracker:
     """
 
     def __init__(
-        self, *, endpoint_count_max: int = ENDPOINT_COUNT_MAX, breaker_rules: BreakerRules | None = None
+        self,
+        *,
+        endpoint_count_max: int = ENDPOINT_COUNT_MAX,
+        breaker_rules: BreakerRules | None = None,
+        unix_offset_s: float | None = None,
     ) -> None:
+        """Nothing is known yet.
+
+        Args:
+            endpoint_count_max: Endpoints that are kept in mind.
+            breaker_rules: When an endpoint is left alone.
+            unix_offset_s: What makes the time that is passed in seconds since 1970. It tells the hour of the day, by
+                which endpoints are slow; None learns nothing of that.
+        """
         assert endpoint_count_max > 0, endpoint_count_max
         self._endpoint_count_max = endpoint_count_max
+        self._unix_offset_s = unix_offset_s
         self._breaker_rules = BreakerRules() if breaker_rules is None else breaker_rules
-        self._endpoints: OrderedDict[str, _Endpoint] = OrderedDict()
+        self._endpoints: OrderedDict[str, EndpointState] = OrderedDict()
 
     def start(self, endpoint_name: str, *, input_token_count: int, now_s: float) -> Attempt:
         """A call begins; on a half-open breaker it is the trial. Every attempt must be ended."""
@@ -292,12 +207,15 @@ class RuntimeTracker:
         endpoint = self._endpoint(observation.endpoint_name)
         ttft_s, duration_s = observation.ttft_s, observation.duration_s
         admission = endpoint.breaker.admission_of(now_s - (duration_s or ttft_s or 0.0))
+        # Of the load that this call met only our own part is known.
+        load, length = endpoint.in_flight_count, observation.input_token_count
         if ttft_s is not None:
-            endpoint.saw_first_token(ttft_s, now_s=now_s)
-            if duration_s is not None and duration_s >= ttft_s and observation.output_token_count is not None:
-                endpoint.saw_tokens(duration_s - ttft_s, token_count=observation.output_token_count, now_s=now_s)
-        elif duration_s is not None and observation.error_kind in _HEALTH_KINDS:
-            endpoint.saw_wait(duration_s, now_s=now_s)
+            endpoint.saw_first_token(ttft_s, load=load, length=length, now_s=now_s)
+            token_count = observation.output_token_count
+            if duration_s is not None and duration_s >= ttft_s and token_count is not None:
+                endpoint.saw_tokens(duration_s - ttft_s, token_count=token_count, load=load, now_s=now_s)
+        elif duration_s is not None and observation.error_kind in HEALTH_KINDS:
+            endpoint.saw_wait(duration_s, load=load, length=length, now_s=now_s)
         if observation.error_kind is None:
             endpoint.saw_success(admission, now_s=now_s)
         else:
@@ -319,10 +237,24 @@ class RuntimeTracker:
         for name in [name for name in self._endpoints if name not in kept]:
             del self._endpoints[name]
 
-    def _endpoint(self, name: str) -> _Endpoint:
+    def summary(self, *, unix_offset_s: float) -> RuntimeSummary:
+        """What is known for longer than a minute, to be kept over a restart; `unix_offset_s` makes our time seconds since
+        1970."""
+        found = (endpoint.summary(name, unix_offset_s=unix_offset_s) for name, endpoint in self._endpoints.items())
+        return RuntimeSummary(endpoints=tuple(summary for summary in found if summary is not None))
+
+    def restore(self, summary: RuntimeSummary, *, now_s: float, unix_offset_s: float) -> None:
+        """Go on from what another tracker knew. What has been observed here since is replaced."""
+        for endpoint in summary.endpoints:
+            self._endpoints.pop(endpoint.name, None)
+            self._endpoint(endpoint.name).restore(endpoint, now_s=now_s, unix_offset_s=unix_offset_s)
+
+    def _endpoint(self, name: str) -> EndpointState:
         endpoint = self._endpoints.get(name)
         if endpoint is None:
-            endpoint = self._endpoints[name] = _Endpoint(Breaker(self._breaker_rules))
+            endpoint = self._endpoints[name] = EndpointState(
+                Breaker(self._breaker_rules), unix_offset_s=self._unix_offset_s
+            )
             if len(self._endpoints) > self._endpoint_count_max:
                 self._endpoints.popitem(last=False)
         else:

@@ -1210,7 +1210,7 @@ class UtilityTerm(_message.Message):
     weight: _builtins.float
     """Its weight, per unit of the metric."""
     value: _builtins.float
-    """Its value, in the metric's unit."""
+    """Its value, in the metric's unit; of a latency with what the request adds to those under way at the endpoint."""
     assumed: _builtins.bool
     """Whether the value is unknown and was taken from the other candidates."""
     contribution: _builtins.float

@@ -1,0 +1,282 @@
+"""Everything that is known of one endpoint, put together from its estimators: written by events, read by decisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from pointsman_server.decision.types import BreakerState, EndpointRuntime, Latency
+from pointsman_server.errors import UpstreamErrorKind
+from pointsman_server.runtime.breaker import Admission, Breaker
+from pointsman_server.runtime.estimators import DURATION_S_MAX, DurationEstimator, OutcomeCounts
+from pointsman_server.runtime.failures import FailureOdds
+from pointsman_server.runtime.level import Level
+from pointsman_server.runtime.limits import RateLimits
+from pointsman_server.runtime.summary import EndpointSummary
+from pointsman_server.runtime.waiting import STALL_S_MIN, Delay, WaitingCall, WaitingRoom, stall
+
+FAILURE_S_MIN = 1.0
+"""A failed call costs its caller at least this: noticing it, choosing again, and the other endpoint's first token.
+Linkerd charges 5 s, which suits callers who don't fail over."""
+RATE_LIMIT_S_DEFAULT = 5.0
+"""How long an endpoint is left alone after a 429 without Retry-After: limits are counted by the minute or the second,
+and a few seconds give back a share of either."""
+RATE_LIMIT_S_MAX = 60.0
+"""A longer Retry-After is cut to this: the limits of a day are worth a try each minute, since others share them."""
+BURST_GAP_S = 1e-4
+"""Tokens that come faster come out of a buffer and show no speed: no model writes 10,000 tokens per second."""
+GAP_COUNT_PRIOR = 100.0
+GAP_COUNT_GAIN = 0.05
+"""An answer has about as many tokens as the last 20 had: what a stall is spread over."""
+READ_TICK_S = 0.5
+"""What changes with time alone is projected in steps of this: at most two recomputations per endpoint and second."""
+
+HEALTH_KINDS = frozenset(
+    {
+        UpstreamErrorKind.CONNECT,
+        UpstreamErrorKind.TIMEOUT,
+        UpstreamErrorKind.SERVER_ERROR,
+        UpstreamErrorKind.PROTOCOL,
+        UpstreamErrorKind.DISCONNECTED,
+    }
+)
+"""Failures that say that the endpoint is ill."""
+
+
+class EndpointState:
+    """What is known of one endpoint. Constant memory, about 25 kB; reading never changes it."""
+
+    __slots__ = (
+        "_failures",
+        "_gap_count",
+        "_inter_token",
+        "_load_s",
+        "_load_since_s",
+        "_observed_s",
+        "_outcomes",
+        "_rate_limited_until_s",
+        "_read_from_s",
+        "_read_until_s",
+        "_reading",
+        "_stream_count",
+        "_token_s",
+        "_ttft",
+        "_waiting",
+        "breaker",
+        "in_flight_count",
+        "limits",
+    )
+
+    def __init__(self, breaker: Breaker, *, unix_offset_s: float | None) -> None:
+        self.breaker = breaker
+        self.limits = RateLimits()
+        self.in_flight_count = 0
+        self._load_s = 0.0
+        self._load_since_s = 0.0
+        self._waiting = WaitingRoom()
+        self._stream_count = 0
+        self._token_s = -math.inf
+        self._gap_count = GAP_COUNT_PRIOR
+        self._ttft = DurationEstimator(unix_offset_s=unix_offset_s)
+        self._inter_token = DurationEstimator(unix_offset_s=unix_offset_s)
+        self._outcomes = OutcomeCounts()
+        self._failures = FailureOdds()
+        self._rate_limited_until_s = -math.inf
+        self._observed_s: float | None = None
+        # What was read last, and from when until when it holds if nothing is written.
+        self._reading = EndpointRuntime()
+        self._read_from_s = math.inf
+        self._read_until_s = -math.inf
+
+    def runtime(self, now_s: float) -> EndpointRuntime:
+        """The state at `now_s`. The very same object until something is written or a tick passes."""
+        if not self._read_from_s <= now_s < self._read_until_s:
+            tick = math.floor(now_s / READ_TICK_S)
+            self._read_from_s, self._read_until_s = tick * READ_TICK_S, (tick + 1) * READ_TICK_S
+            self._reading = self._read(self._read_from_s)
+        if self._rate_limited_until_s <= now_s and self.breaker.is_closed and not self.limits.may_bind:
+            return self._reading
+        return self._restrained(now_s)
+
+    def _restrained(self, now_s: float) -> EndpointRuntime:
+        """The state of an endpoint that may not be called, or only once, or only so often: exact to the moment."""
+        breaker = self.breaker.state(now_s)
+        wait_s = max(
+            self._rate_limited_until_s - now_s, self.limits.wait_s(now_s, in_flight_count=self.in_flight_count)
+        )
+        if breaker is BreakerState.OPEN:
+            wait_s = max(wait_s, self.breaker.retry_after_s(now_s) or 0.0)
+        if breaker is BreakerState.CLOSED and wait_s <= 0.0:
+            return self._reading
+        return self._reading._replace(breaker=breaker, retry_after_s=wait_s if wait_s > 0.0 else None)
+
+    def _read(self, now_s: float) -> EndpointRuntime:
+        load = self.in_flight_count
+        outcomes = self._outcomes.at(now_s)
+        ttft_s, inter_token_s = self._ttft.latency(now_s, load=load), self._inter_token.latency(now_s, load=load)
+        per_input_token_s = reference = marginal_s = marginal_s_per_token = 0.0
+        if ttft_s is not None:
+            marginal_s = load * ttft_s.mean * self._ttft.load_slope(load)
+            per_input_token_s = ttft_s.mean * self._ttft.length_slope()
+            if per_input_token_s > 0.0:
+                reference = self._ttft.usual_length
+            if self._waiting and (delay := self._waiting.delay(now_s, self._level_of(now_s))) is not None:
+                ttft_s = _delayed(ttft_s, delay)
+            lost_s = self._failures.cost_s(now_s)
+            if lost_s > 0.0:
+                ttft_s = ttft_s._replace(mean=min(DURATION_S_MAX, ttft_s.mean + lost_s))
+        if inter_token_s is not None:
+            marginal_s_per_token = load * inter_token_s.mean * self._inter_token.load_slope(load)
+            silence = stall(now_s - self._token_s, stream_count=self._stream_count, gap_s=inter_token_s.p50)
+            if silence is not None:
+                spread_s = silence.expected_s / self._gap_count
+                inter_token_s = _delayed(inter_token_s, silence._replace(expected_s=inter_token_s.mean + spread_s))
+        return EndpointRuntime(
+            ttft_s,
+            inter_token_s,
+            outcomes.error_rate,
+            load,
+            BreakerState.CLOSED,
+            None,
+            outcomes.call_count,
+            None if self._observed_s is None else max(0.0, now_s - self._observed_s),
+            per_input_token_s,
+            reference,
+            marginal_s,
+            marginal_s_per_token,
+        )
+
+    def _level_of(self, now_s: float) -> Callable[[float, float], Level | None]:
+        return lambda load, length: self._ttft.level(now_s, load=load, length=length)
+
+    def load_s(self, now_s: float) -> float:
+        """The calls under way, summed up over all time until now: calls x seconds."""
+        return self._load_s + self.in_flight_count * max(0.0, now_s - self._load_since_s)
+
+    def enter(self, call: WaitingCall) -> int:
+        """A call begins; its number."""
+        self._waiting.enter(call)
+        self._count(call.started_s, 1)
+        return self.limits.started(call.started_s)
+
+    def leave(self, call: WaitingCall, *, answered: bool, streamed: bool, now_s: float) -> None:
+        """A call ends."""
+        assert self.in_flight_count > 0, "what ends has begun"
+        if not answered:
+            self._waiting.leave(call)
+        self._stream_count -= streamed
+        self._count(now_s, -1)
+
+    def _count(self, now_s: float, change: int) -> None:
+        self._load_s = self.load_s(now_s)
+        self._load_since_s = max(self._load_since_s, now_s)
+        self.in_flight_count += change
+        self._read_until_s = -math.inf
+
+    def saw_answer(self, call: WaitingCall, *, now_s: float) -> None:
+        """A call that was made here has its first token."""
+        self._waiting.answered(call)
+        self.saw_sign_of_life(now_s)
+        self.saw_first_token(max(0.0, now_s - call.started_s), load=call.load, length=call.length, now_s=now_s)
+
+    def saw_stream(self) -> None:
+        """An answer tells of its tokens as they come; from now on its silence says something."""
+        self._stream_count += 1
+        self._read_until_s = -math.inf
+
+    def saw_sign_of_life(self, now_s: float) -> None:
+        """A token has come, of whatever answer."""
+        if now_s - self._token_s >= STALL_S_MIN:
+            self._read_until_s = -math.inf
+        self._token_s = max(self._token_s, now_s)
+
+    def saw_first_token(self, ttft_s: float, *, load: float, length: float | None, now_s: float) -> None:
+        """An answer began."""
+        self._ttft.observe(ttft_s, now_s=now_s, load=load, length=length)
+        self._written(now_s)
+
+    def saw_tokens(self, duration_s: float, *, token_count: int, load: float, now_s: float) -> None:
+        """`token_count` tokens, of which the last came `duration_s` after the first.
+
+        One token has no gap, and an answer that came in one piece shows none.
+        """
+        gap_count = token_count - 1
+        if gap_count < 1 or duration_s < BURST_GAP_S * gap_count:
+            return
+        self._gap_count += GAP_COUNT_GAIN * (gap_count - self._gap_count)
+        # A mean of n gaps, each of which varies by about its own size, varies by 1/n.
+        self._inter_token.observe(duration_s / gap_count, now_s=now_s, noise_variance=1.0 / gap_count, load=load)
+        self._written(now_s)
+
+    def saw_wait(self, duration_s: float, *, load: float, length: float | None, now_s: float) -> None:
+        """A call waited so long for its first token, in vain."""
+        self._ttft.observe_at_least(duration_s, now_s=now_s, load=load, length=length)
+        self._read_until_s = -math.inf
+
+    def saw_success(self, admission: Admission, *, now_s: float) -> None:
+        """A call succeeded."""
+        self._outcomes.add_success(now_s=now_s)
+        self._failures.add_success(now_s=now_s)
+        self.limits.succeeded(self.in_flight_count)
+        self.breaker.succeed(admission, now_s=now_s)
+        self._written(now_s)
+
+    def saw_failure(
+        self, kind: UpstreamErrorKind, admission: Admission, *, lost_s: float, retry_after_s: float | None, now_s: float
+    ) -> None:
+        """A call failed after `lost_s`."""
+        if kind is UpstreamErrorKind.REJECTED:
+            self.breaker.release(admission)
+            return
+        lost_s = max(FAILURE_S_MIN, min(DURATION_S_MAX, lost_s))
+        self._outcomes.add_failure(now_s=now_s)
+        self._failures.add_failure(lost_s=lost_s, now_s=now_s)
+        if kind is UpstreamErrorKind.RATE_LIMITED:
+            self.breaker.release(admission)
+            wanted_s = RATE_LIMIT_S_DEFAULT if retry_after_s is None else retry_after_s
+            self._rate_limited_until_s = max(self._rate_limited_until_s, now_s + min(RATE_LIMIT_S_MAX, wanted_s))
+        else:
+            assert kind in HEALTH_KINDS or kind is UpstreamErrorKind.AUTHENTICATION, kind
+            self.breaker.fail(admission, is_authentication=kind not in HEALTH_KINDS, now_s=now_s)
+        self._written(now_s)
+
+    def saw_refusal(self, call: WaitingCall, *, retry_after_s: float | None, now_s: float) -> None:
+        """A call that was made here was refused for a limit."""
+        self.limits.refused(started_s=call.started_s, load=int(call.load), retry_after_s=retry_after_s, now_s=now_s)
+        self._read_until_s = -math.inf
+
+    def summary(self, name: str, *, unix_offset_s: float) -> EndpointSummary | None:
+        """What is known for longer than a minute, to be kept; None if there is nothing."""
+        if self._observed_s is None:
+            return None
+        return EndpointSummary(
+            name=name,
+            observed_unix_s=self._observed_s + unix_offset_s,
+            gap_count=self._gap_count,
+            ttft=self._ttft.summary(unix_offset_s=unix_offset_s),
+            inter_token=self._inter_token.summary(unix_offset_s=unix_offset_s),
+            limit=self.limits.summary(unix_offset_s=unix_offset_s),
+        )
+
+    def restore(self, summary: EndpointSummary, *, now_s: float, unix_offset_s: float) -> None:
+        """Go on from what was known, as old as it is."""
+        self._gap_count = summary.gap_count
+        if summary.ttft is not None:
+            self._ttft.restore(summary.ttft, now_s=now_s, unix_offset_s=unix_offset_s)
+        if summary.inter_token is not None:
+            self._inter_token.restore(summary.inter_token, now_s=now_s, unix_offset_s=unix_offset_s)
+        if summary.limit is not None:
+            self.limits.restore(summary.limit, now_s=now_s, unix_offset_s=unix_offset_s)
+        self._written(min(now_s, summary.observed_unix_s - unix_offset_s))
+
+    def _written(self, now_s: float) -> None:
+        self._observed_s = now_s if self._observed_s is None else max(self._observed_s, now_s)
+        self._read_until_s = -math.inf
+
+
+def _delayed(latency: Latency, delay: Delay) -> Latency:
+    """The distribution when there is a chance that it takes longer: the mean of both cases, and quantiles between."""
+    factor = math.exp(delay.chance * math.log(max(1.0, delay.expected_s / latency.p50)))
+    mean = (1.0 - delay.chance) * latency.mean + delay.chance * max(latency.mean, delay.expected_s)
+    quantiles = (min(DURATION_S_MAX, factor * quantile) for quantile in latency[1:])
+    return Latency(min(DURATION_S_MAX, mean), *quantiles)

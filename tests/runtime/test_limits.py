@@ -1,0 +1,230 @@
+"""Limits are learned from refusals and headers, and then hardly ever run into."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pointsman_server.chat import RequestAllowance
+from pointsman_server.errors import UpstreamErrorKind
+from pointsman_server.runtime.limits import BURST_S, RateLimits
+from pointsman_server.runtime.tracker import RuntimeTracker
+
+NAME = "small@north"
+SEEDS = range(3)
+
+
+class Limiter:
+    """Admits so many calls in any window of so many seconds; says when there is room again, or says nothing."""
+
+    def __init__(self, *, count: int, window_s: float, tells: bool = True) -> None:
+        self.count, self.window_s, self.tells = count, window_s, tells
+        self.admitted: deque[float] = deque()
+
+    def refusal(self, now_s: float, _in_flight_count: int) -> tuple[float | None] | None:
+        """None admits; else what Retry-After says."""
+        while self.admitted and self.admitted[0] <= now_s - self.window_s:
+            self.admitted.popleft()
+        if len(self.admitted) < self.count:
+            self.admitted.append(now_s)
+            return None
+        return (self.admitted[0] + self.window_s - now_s if self.tells else None,)
+
+
+class Bucket:
+    """Admits as OpenAI does: a bucket of calls that refills evenly."""
+
+    def __init__(self, *, count: int, window_s: float) -> None:
+        self.count, self.rate = count, count / window_s
+        self.left, self.at_s = float(count), 0.0
+
+    def refusal(self, now_s: float, _in_flight_count: int) -> tuple[float | None] | None:
+        """None admits; else what Retry-After says."""
+        self.left = min(self.count, self.left + (now_s - self.at_s) * self.rate)
+        self.at_s = now_s
+        if self.left >= 1.0:
+            self.left -= 1.0
+            return None
+        return ((1.0 - self.left) / self.rate,)
+
+
+Refusal = Callable[[float, int], tuple[float | None] | None]
+
+
+class Demand:
+    """Calls that come at random, are made where the endpoint is said to be free, and take a second or so."""
+
+    def __init__(self, seed: int, refusal: Refusal, *, duration_s: float = 1.0) -> None:
+        self.rng, self.refusal, self.duration_s = random.Random(seed), refusal, duration_s
+        self.tracker = RuntimeTracker()
+        self.now_s = 0.0
+        self.ends: list[tuple[float, Callable[[float], None]]] = []
+        self.made_count = self.refused_count = 0
+
+    def run(self, duration_s: float, *, rate: float) -> None:
+        """So long a time of it."""
+        self.made_count = self.refused_count = 0
+        end_s = self.now_s + duration_s
+        while self.now_s < end_s:
+            self.now_s += self.rng.expovariate(rate)
+            for at_s, finish in [end for end in self.ends if end[0] <= self.now_s]:
+                finish(at_s)
+            self.ends = [end for end in self.ends if end[0] > self.now_s]
+            if self.tracker.snapshot(self.now_s).of(NAME).retry_after_s is None:
+                self.call()
+
+    def call(self) -> None:
+        """One call."""
+        self.made_count += 1
+        attempt = self.tracker.start(NAME, input_token_count=100, now_s=self.now_s)
+        refused = self.refusal(self.now_s, len(self.ends))
+        if refused is not None:
+            self.refused_count += 1
+            attempt.fail(UpstreamErrorKind.RATE_LIMITED, retry_after_s=refused[0], now_s=self.now_s)
+            return
+        attempt.first_token(self.now_s)
+        last_s = self.now_s + self.duration_s * self.rng.lognormvariate(0.0, 0.3)
+        self.ends.append((last_s, lambda at_s: attempt.succeed(output_token_count=50, now_s=at_s)))
+
+
+LIMITERS: dict[str, Callable[[], Limiter | Bucket]] = {
+    "10 a second": lambda: Limiter(count=10, window_s=1.0),
+    "300 a minute": lambda: Limiter(count=300, window_s=60.0),
+    "300 a minute, silent": lambda: Limiter(count=300, window_s=60.0, tells=False),
+    "bucket of 60": lambda: Bucket(count=60, window_s=20.0),
+}
+"""Each of 3 to 10 calls a second."""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", LIMITERS)
+def test_a_rate_limit_is_learned(seed: int, kind: str) -> None:
+    """At three times what is admitted, about one call in a hundred is refused once the limit is known, and half of
+    what it admits or more is used."""
+    limiter = LIMITERS[kind]()
+    rate = 10.0 if kind == "10 a second" else 5.0 if "300" in kind else 3.0
+    demand = Demand(seed, limiter.refusal)
+    demand.run(400.0, rate=3.0 * rate)
+    demand.run(600.0, rate=3.0 * rate)
+    assert demand.refused_count < 0.015 * demand.made_count, f"seed {seed}"
+    assert demand.made_count - demand.refused_count > 0.45 * 600.0 * rate, f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_limit_on_calls_under_way_is_learned(seed: int) -> None:
+    """Where a refusal names no time to wait, the calls under way are kept below the number that was refused."""
+    demand = Demand(seed, lambda _, in_flight_count: (None,) if in_flight_count >= 8 else None, duration_s=2.0)
+    demand.run(300.0, rate=12.0)
+    demand.run(300.0, rate=12.0)
+    assert demand.refused_count < 0.03 * demand.made_count, f"seed {seed}"
+    assert demand.made_count > 0.45 * 300.0 * 8 / 2.1, f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_raised_limit_is_found(seed: int) -> None:
+    """When the provider admits ten times as much, we use at least twice as much within ten minutes."""
+    limiter = Limiter(count=3, window_s=1.0)
+    demand = Demand(seed, limiter.refusal)
+    demand.run(300.0, rate=20.0)
+    limiter.count = 30
+    demand.run(600.0, rate=20.0)
+    demand.run(60.0, rate=20.0)
+    assert demand.made_count > 60.0 * 6.0, f"seed {seed}"
+
+
+def test_below_its_limit_an_endpoint_is_free() -> None:
+    """A learned limit keeps nobody away who comes more rarely; without one there is nothing to ask for."""
+    limits = RateLimits()
+    assert not limits.may_bind
+    assert limits.wait_s(0.0, in_flight_count=1000) == 0.0
+    for tenth in range(21):
+        limits.started(tenth / 10.0)
+    limits.refused(started_s=2.0, load=0, retry_after_s=1.0, now_s=2.0)
+    rate = limits.rate_per_s(2.0)
+    assert rate == pytest.approx(9.5, rel=0.1)
+    for second in range(4, 30):
+        assert limits.wait_s(float(second), in_flight_count=0) == 0.0
+        limits.started(float(second))
+    assert limits.concurrency is None, "who names a time to wait counts by time"
+
+
+def test_refusals_of_one_burst_count_once() -> None:
+    """What was sent before the first refusal came back says nothing new of the limit."""
+    limits = RateLimits()
+    for number in range(50):
+        limits.started(number / 50.0)
+    limits.refused(started_s=0.9, load=40, retry_after_s=None, now_s=1.0)
+    first = (limits.rate_per_s(1.0), limits.concurrency)
+    for _ in range(20):
+        limits.refused(started_s=0.95, load=40, retry_after_s=None, now_s=1.1)
+    assert (limits.rate_per_s(1.1), limits.concurrency) == first
+
+
+def test_a_stated_allowance_is_not_overdrawn() -> None:
+    """Three left, ten seconds to the reset of 13: three calls may start, then one each second, and all after it."""
+    tracker = RuntimeTracker()
+    attempt = tracker.start(NAME, input_token_count=10, now_s=0.0)
+    attempt.allowance(RequestAllowance(limit_count=13, remaining_count=3, reset_s=10.0), 0.0)
+    for _ in range(3):
+        assert tracker.snapshot(0.0).of(NAME).retry_after_s is None
+        tracker.start(NAME, input_token_count=10, now_s=0.0)
+    assert tracker.snapshot(0.0).of(NAME).retry_after_s == pytest.approx(1.0)
+    assert tracker.snapshot(0.75).of(NAME).retry_after_s == pytest.approx(0.25)
+    assert tracker.snapshot(1.0).of(NAME).retry_after_s is None
+    tracker.start(NAME, input_token_count=10, now_s=1.0)
+    assert tracker.snapshot(1.0).of(NAME).retry_after_s == pytest.approx(1.0)
+    assert tracker.snapshot(10.0).of(NAME).retry_after_s is None
+
+
+def test_an_exhausted_allowance_without_refill_waits_for_the_reset() -> None:
+    """Nothing is left and nothing comes back in between: until the reset nobody is sent."""
+    limits = RateLimits()
+    number = limits.started(0.0)
+    limits.reported(RequestAllowance(limit_count=0, remaining_count=0, reset_s=30.0), number=number, now_s=0.0)
+    assert limits.wait_s(10.0, in_flight_count=0) == pytest.approx(20.0)
+    assert limits.wait_s(30.0, in_flight_count=0) == 0.0
+
+
+def test_an_older_answer_does_not_undo_a_newer_one() -> None:
+    """Answers come in any order; the allowance of the call that began last holds."""
+    limits = RateLimits()
+    first, second = limits.started(0.0), limits.started(0.1)
+    limits.reported(RequestAllowance(limit_count=10, remaining_count=0, reset_s=60.0), number=second, now_s=1.0)
+    limits.reported(RequestAllowance(limit_count=10, remaining_count=9, reset_s=60.0), number=first, now_s=2.0)
+    assert limits.wait_s(2.0, in_flight_count=0) > 0.0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["start", "refuse", "report", "succeed"]),
+            st.floats(0.0, 200.0),
+            st.integers(0, 50),
+            st.none() | st.floats(0.0, 600.0),
+        ),
+        max_size=60,
+    )
+)
+def test_no_wait_is_endless(events: list[tuple[str, float, int, float | None]]) -> None:
+    """Whatever is seen, the wait is finite and over within the hour, and one call may always follow it."""
+    limits, now_s = RateLimits(), 0.0
+    for what, gap_s, count, seconds in events:
+        now_s += gap_s
+        if what == "start":
+            limits.started(now_s)
+        elif what == "refuse":
+            limits.refused(started_s=now_s, load=count, retry_after_s=seconds, now_s=now_s)
+        elif what == "succeed":
+            limits.succeeded(count)
+        else:
+            allowance = RequestAllowance(limit_count=count + 5, remaining_count=count, reset_s=1.0 + (seconds or 0.0))
+            limits.reported(allowance, number=limits.started_count, now_s=now_s)
+        wait_s = limits.wait_s(now_s, in_flight_count=0)
+        assert 0.0 <= wait_s <= 3600.0
+        rate = limits.rate_per_s(now_s)
+        assert rate is None or rate > 0.0
+        assert limits.wait_s(now_s + 3600.0 + BURST_S, in_flight_count=0) == 0.0

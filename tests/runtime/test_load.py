@@ -1,0 +1,192 @@
+"""What is learned of our own load and of the input's length: what is there is found, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import fmean, median
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pointsman_server.decision.types import EndpointRuntime
+from pointsman_server.runtime.level import LEVEL_VARIANCE_MAX, LevelFilter
+from pointsman_server.runtime.tracker import RuntimeTracker
+from runtime.lane import NAME, Lane, Truth
+
+SEEDS = range(4)
+
+
+def waves(now_s: float) -> float:
+    """Three calls a second, more and less in turns of three minutes, as real traffic is."""
+    return 3.0 * (1.0 + 0.6 * math.sin(now_s / 30.0))
+
+
+def fair_share(slope: float) -> Callable[[float], float]:
+    """As many calls, in the same waves, as an endpoint of that load slope bears: at the peak it is half busy with them."""
+    return lambda now_s: min(1.0, 0.05 / slope) * waves(now_s)
+
+
+def elasticity(runtime: EndpointRuntime) -> float:
+    """By which share the time to first token grows when the load does by its own size, a little."""
+    assert runtime.ttft_s is not None
+    return runtime.marginal_load_s / runtime.ttft_s.mean
+
+
+def true_elasticity(slope: float, load: float) -> float:
+    """The same of 1 + slope x load."""
+    return slope * load / (1.0 + slope * load)
+
+
+def mean_elasticity(lane: Lane, duration_s: float) -> tuple[float, float]:
+    """What is charged over so long a time, and the calls that were under way."""
+    runtimes = list(lane.run(duration_s))
+    return fmean(map(elasticity, runtimes)), fmean(runtime.in_flight_count for runtime in runtimes)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("slope", [0.03, 0.1, 0.2])
+def test_a_load_slope_is_found(seed: int, slope: float) -> None:
+    """A thousand calls or so of ordinary traffic are enough to charge the load slope within a quarter."""
+    lane = Lane(seed, lambda _: Truth(load_slope=slope), rate_at=fair_share(slope))
+    lane.ran(1200.0)
+    actual, load = mean_elasticity(lane, 180.0)
+    assert actual == pytest.approx(true_elasticity(slope, load), rel=0.25), f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_elastic_endpoint_has_none(seed: int) -> None:
+    """Where latency does not depend on load, one more call is charged less than a twentieth of its own latency."""
+    lane = Lane(seed, lambda _: Truth(), rate_at=waves)
+    lane.ran(300.0)
+    assert mean_elasticity(lane, 600.0)[0] < 0.05, f"seed {seed}"
+
+
+def brown_outs(slope: float, now_s: float) -> Truth:
+    """Every 200 s the endpoint is ten times slower for 40 s, and calls pile up."""
+    return Truth(ttft_s=4.0 if now_s % 200.0 > 160.0 else 0.4, load_slope=slope)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_change_of_regime_is_not_taken_for_load(seed: int) -> None:
+    """Brown-outs, in which slowness brings load and not the other way, teach an elastic endpoint no load slope."""
+    lane = Lane(seed, lambda now_s: brown_outs(0.0, now_s), rate_at=waves)
+    lane.ran(400.0)
+    assert mean_elasticity(lane, 600.0)[0] < 0.07, f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_brown_outs_do_not_hide_a_load_slope(seed: int) -> None:
+    """What is there is found in spite of them, within a half."""
+    lane = Lane(seed, lambda now_s: brown_outs(0.1, now_s), rate_at=fair_share(0.3))
+    lane.ran(1600.0)
+    actual, load = mean_elasticity(lane, 150.0)
+    assert actual == pytest.approx(true_elasticity(0.1, load), rel=0.5), f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_shown_is_what_the_next_call_meets(seed: int) -> None:
+    """The median for one more call at the present load is right at low and at high load, within a quarter."""
+    slope = 0.1
+    lane = Lane(seed, lambda _: Truth(load_slope=slope), rate_at=fair_share(slope))
+    lane.ran(600.0)
+    ratios: dict[bool, list[float]] = {False: [], True: []}
+    runtimes = list(lane.run(400.0))
+    usual = median(runtime.in_flight_count for runtime in runtimes)
+    for runtime in runtimes:
+        assert runtime.ttft_s is not None
+        expected_s = 0.4 * (1.0 + slope * runtime.in_flight_count)
+        ratios[runtime.in_flight_count > usual].append(runtime.ttft_s.p50 / expected_s)
+    for found in ratios.values():
+        assert fmean(found) == pytest.approx(1.0, abs=0.25), f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_streams_of_others_slow_a_stream_too(seed: int) -> None:
+    """The load slope of the time between tokens is found on its own, from the load while the answer streamed."""
+    slope = 0.1
+    lane = Lane(seed, lambda _: Truth(load_slope=slope), rate_at=fair_share(slope))
+    lane.ran(600.0)
+    runtimes = list(lane.run(180.0))
+    found = [
+        runtime.marginal_load_s_per_token / runtime.inter_token_latency_s.mean
+        for runtime in runtimes
+        if runtime.inter_token_latency_s is not None
+    ]
+    load = fmean(runtime.in_flight_count for runtime in runtimes)
+    assert fmean(found) == pytest.approx(true_elasticity(slope, load), rel=0.35), f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("s_per_input_token", [0.0002, 0.001])
+def test_the_time_of_each_input_token_is_found(seed: int, s_per_input_token: float) -> None:
+    """Within a third, from ten minutes of ordinary traffic, with load or without."""
+    truth = Truth(ttft_s=0.3, s_per_input_token=s_per_input_token, load_slope=0.02 * (seed % 2))
+    lane = Lane(seed, lambda _: truth, rate_at=waves)
+    lane.ran(600.0)
+    runtimes = list(lane.run(60.0))
+    found = fmean(
+        runtime.ttft_s_per_input_token / (1.0 + truth.load_slope * runtime.in_flight_count) for runtime in runtimes
+    )
+    assert found == pytest.approx(s_per_input_token, rel=0.34), f"seed {seed}"
+    assert runtimes[-1].reference_input_token_count == pytest.approx(1000.0, rel=0.6), f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_where_length_does_not_matter_none_is_charged(seed: int) -> None:
+    """An endpoint that reads any prompt at once is expected to: 1,000 tokens more cost it under 5 % of its latency."""
+    runtime = Lane(seed, lambda _: Truth(), rate_at=waves).ran(300.0)
+    assert runtime.ttft_s is not None
+    assert 1000.0 * runtime.ttft_s_per_input_token < 0.05 * runtime.ttft_s.mean, f"seed {seed}"
+
+
+def test_an_idle_endpoint_charges_nothing() -> None:
+    """Nobody is there to be delayed: the marginal cost is that of the calls under way."""
+    lane = Lane(1, lambda _: Truth(load_slope=0.1), rate_at=waves)
+    lane.ran(300.0)
+    assert lane.ran(30.0).marginal_load_s > 0.0
+    lane.finish()
+    idle = lane.tracker.snapshot(lane.now_s).of(NAME)
+    assert (idle.in_flight_count, idle.marginal_load_s, idle.marginal_load_s_per_token) == (0, 0.0, 0.0)
+
+
+OBSERVATIONS = st.lists(
+    st.tuples(
+        st.floats(-12.0, 8.2), st.floats(0.0, 100.0), st.integers(0, 500), st.integers(0, 100_000), st.booleans()
+    ),
+    min_size=1,
+    max_size=120,
+)
+
+
+@given(OBSERVATIONS)
+@settings(max_examples=60)
+def test_the_filter_stays_sane(observations: list[tuple[float, float, int, int, bool]]) -> None:
+    """Whatever is observed at whatever load and length: no variance is negative, no figure infinite, no slope below 0."""
+    level_filter, now_s = LevelFilter(), 0.0
+    for log_value, gap_s, load, length, is_whole in observations:
+        now_s += gap_s
+        observe = level_filter.observe if is_whole else level_filter.observe_at_least
+        observe(log_value, now_s=now_s, load=load, length=length)
+        for growth in (level_filter.load, level_filter.length):
+            assert growth.scale_min <= growth.scale <= growth.scale_max
+            assert growth.variance >= 0.0
+            assert 0.0 <= growth.slope(0.0) < math.inf
+        level = level_filter.at(now_s, load=load, length=length)
+        if level is not None:
+            assert math.isfinite(level.log_median)
+            assert 0.0 <= level.log_standard_error <= math.sqrt(LEVEL_VARIANCE_MAX)
+
+
+def test_reading_the_load_costs_no_certainty_where_none_is_known() -> None:
+    """A load that was never seen to matter widens no quantile."""
+    tracker = RuntimeTracker()
+    for second in range(50):
+        attempt = tracker.start("a@p", input_token_count=10, now_s=float(second))
+        attempt.first_token(second + 0.4)
+        attempt.succeed(output_token_count=50, now_s=second + 0.9)
+    before = tracker.snapshot(60.0).of("a@p")
+    for _ in range(20):
+        tracker.start("a@p", input_token_count=10, now_s=60.0)
+    loaded = tracker.snapshot(60.0).of("a@p")
+    assert (loaded.ttft_s, loaded.in_flight_count) == (before.ttft_s, 20)
