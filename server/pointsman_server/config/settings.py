@@ -11,6 +11,7 @@ from pointsman_server.catalog.catalog import Catalog
 from pointsman_server.decision.resolve import DEFAULT_ROUTER_NAME
 from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterAlternative, RouterString
 from pointsman_server.decision.types import Arm, Exploration
+from pointsman_server.execution.probing import ProbeSettings
 from pointsman_server.providers.base import ProviderSettings, Secret
 
 DEFAULT_ROUTER = DEFAULT_ROUTER_NAME
@@ -106,6 +107,8 @@ class Config:
     """By name: every provider of the catalog, and no other."""
     adapters: Mapping[str, str]
     """The wire format of each of `providers`."""
+    probes: Mapping[str, ProbeSettings]
+    """Of those of `providers` whose endpoints may be probed."""
     routers: Mapping[str, RouterSettings]
     """By name; always holds `DEFAULT_ROUTER`."""
     notices: tuple[str, ...]
