@@ -79,6 +79,7 @@ class Errand:
         self._execution = execution
         self._world = world
         self._snapshot = snapshot
+        """Of the decision at first, then of the last time that someone was to be asked."""
         self._organs = organs
         self._lineup = Lineup(decision.eligible)
 
@@ -88,7 +89,7 @@ class Errand:
         Raises:
             DeadlineExceededError: too little is left of the deadline for a further one.
         """
-        account, organs, snapshot = self.account, self._organs, self._snapshot
+        account, organs = self.account, self._organs
         grant: RetryGrant | None = None
         while account.attempt_count < self._execution.attempt_count_max:
             now_s = organs.clock_s()
@@ -96,8 +97,8 @@ class Errand:
             if left_s is not None and left_s < ATTEMPT_TIME_MIN_S:
                 raise DeadlineExceededError(delta_count=0)
             if account.failures:
-                snapshot = organs.tracker.snapshot(now_s)
-            turn = self._lineup.next(account.failures, snapshot, left_s=left_s)
+                self._snapshot = organs.tracker.snapshot(now_s)
+            turn = self._lineup.next(account.failures, self._snapshot, left_s=left_s)
             if turn is None:
                 return
             if account.failures and (grant := organs.retries.take(now_s=now_s)) is None:
@@ -125,8 +126,8 @@ class Errand:
         organs = self._organs
         if not organs.hedges.has_room:
             return None
-        snapshot = organs.tracker.snapshot(organs.clock_s())
-        candidate = self._lineup.rival(slow, self.account.failures, snapshot)
+        self._snapshot = organs.tracker.snapshot(organs.clock_s())
+        candidate = self._lineup.rival(slow, self.account.failures, self._snapshot)
         if candidate is None:
             return None
         organs.hedges.take()
@@ -167,4 +168,5 @@ class Errand:
     @property
     def _has_more(self) -> bool:
         """Whether another endpoint may be tried after the attempts so far."""
-        return self._lineup.has_more and self.account.attempt_count < self._execution.attempt_count_max
+        may_try = self.account.attempt_count < self._execution.attempt_count_max
+        return may_try and self._lineup.has_more(self._snapshot)

@@ -151,10 +151,16 @@ class Race:
     async def _led(self, runners: list[_Runner]) -> AsyncGenerator[RaceEvent, None]:
         """The answer of the one who leads; the others are left at once."""
         (leading,) = [runner for runner in runners if runner.attempt is self.leader]
-        losers = [runner for runner in runners if runner is not leading]
-        for loser in losers:
-            loser.attempt.has_lost = True
-            await loser.leave()
+        losers = []
+        for runner in [runner for runner in runners if runner is not leading]:
+            failed = runner.error() if runner.first.done() else None
+            if failed is None:
+                losers.append(runner)
+                runner.attempt.has_lost = True
+            await runner.leave()
+            if failed is not None:
+                for event in self._settled(runner.attempt, failed):
+                    yield event
         error: UpstreamError | None = None
         try:
             delta = leading.first.result()

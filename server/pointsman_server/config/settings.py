@@ -47,7 +47,7 @@ class ServerSettings:
     attempt_count_max: int = 3
     """Endpoints tried for one request, the first included."""
     ttft_timeout_s: float = 30.0
-    """An attempt that has shown no token for so long gives way to the next candidate."""
+    """An attempt that has shown no token for so long gives way to the next candidate; sooner where more is known."""
     api_keys: tuple[Secret, ...] = ()
     """A client must send one of them as `authorization: Bearer KEY`; empty admits everyone."""
     tls: TlsSettings | None = None

@@ -82,10 +82,9 @@ class Lineup:
         ]
         return self._take(next_to_try(others, failures)).candidate if others else None
 
-    @property
-    def has_more(self) -> bool:
-        """Whether anyone is left who was not asked."""
-        return bool(self._remaining)
+    def has_more(self, snapshot: RuntimeSnapshot) -> bool:
+        """Whether anyone is left who was not asked, and may be called now."""
+        return any(_is_free(snapshot.of(candidate.endpoint.name)) for candidate in self._remaining)
 
     def _take(self, candidate: Candidate, wait_s: float = 0.0) -> Turn:
         if candidate in self._remaining:
