@@ -31,7 +31,7 @@ from pointsman_server.errors import (
 from pointsman_server.execution.patience import patience_s
 from pointsman_server.execution.sliding import SlidingSum
 from pointsman_server.providers.base import ChatProvider, UpstreamCall
-from pointsman_server.runtime.tracker import Attempt as Track
+from pointsman_server.runtime.tracker import Attempt as TrackedAttempt
 from pointsman_server.runtime.tracker import RuntimeTracker
 from pointsman_server.telemetry.metrics import Metrics
 from pointsman_server.telemetry.names import ERROR_TYPE_CANCELLED
@@ -163,7 +163,7 @@ class Attempt:
                 track.cancel(self._clock_s())
             self._tell(span, error_type)
 
-    def _taken(self, batch: Iterable[UpstreamEvent], track: Track) -> list[Delta]:
+    def _taken(self, batch: Iterable[UpstreamEvent], track: TrackedAttempt) -> list[Delta]:
         """Notes what a batch says, and gives its deltas."""
         deltas: list[Delta] = []
         for event in merged(batch):

@@ -81,7 +81,7 @@ class Errand:
         self._snapshot = snapshot
         """Of the decision at first, then of the last time that someone was to be asked."""
         self._organs = organs
-        self._lineup = Lineup(decision.eligible)
+        self._lineup = Lineup(decision.eligible, snapshot)
 
     def races(self) -> Iterator[Race]:
         """The attempts that may be made, each with its hedge, to be run before the next is asked for.

@@ -28,7 +28,7 @@ def candidate(name: str, *, alternative: int = 0, ttft_s: Latency | None = None)
 
 def lineup(*names: str) -> Lineup:
     """Candidates of one alternative."""
-    return Lineup(candidate(name) for name in names)
+    return Lineup((candidate(name) for name in names), HEALTHY)
 
 
 def failure(name: str, kind: UpstreamErrorKind = UpstreamErrorKind.SERVER_ERROR) -> AttemptFailure:
@@ -70,7 +70,7 @@ def test_an_ill_provider_is_passed_over_with_all_its_models() -> None:
 
 def test_a_chain_of_fallbacks_keeps_its_order() -> None:
     """Another provider further down the chain does not overtake the next link."""
-    line = Lineup([candidate("a@x"), candidate("b@x", alternative=1), candidate("a@y", alternative=2)])
+    line = Lineup([candidate("a@x"), candidate("b@x", alternative=1), candidate("a@y", alternative=2)], HEALTHY)
     line.next((), HEALTHY, left_s=None)
     assert name_of(line.next((failure("a@x"),), HEALTHY, left_s=None)) == "b@x"
 
@@ -88,6 +88,19 @@ def test_who_became_limited_or_ill_meanwhile_is_passed_over() -> None:
     assert name_of(line.next((failure("a@x"),), now, left_s=None)) == "a@v"
     assert line.next((failure("a@x"), failure("a@v")), now, left_s=None) == Turn(candidate("a@y"), 0.5)
     assert line.next((failure("a@x"), failure("a@v"), failure("a@y")), now, left_s=None) is None
+
+
+def test_where_the_decision_made_light_of_open_breakers_failovers_do_too() -> None:
+    """When everything looked ill the second candidate is tried like the first; one that became ill since is not."""
+    ill = EndpointRuntime(breaker=BreakerState.OPEN, retry_after_s=4.0)
+    panic = RuntimeSnapshot({"a@x": ill, "a@y": ill})
+    line = Lineup([candidate("a@x"), candidate("a@y"), candidate("a@z")], panic)
+    line.next((), panic, left_s=None)
+    now = RuntimeSnapshot({"a@x": ill, "a@y": ill, "a@z": ill})
+    assert line.has_more(now)
+    assert name_of(line.next((failure("a@x"),), now, left_s=None)) == "a@y"
+    assert not line.has_more(now)
+    assert line.next((failure("a@x"), failure("a@y")), now, left_s=None) is None
 
 
 def test_the_only_endpoint_that_asks_for_a_moment_gets_it_once() -> None:
@@ -112,7 +125,7 @@ def test_a_wait_must_be_short_and_leave_time_to_answer() -> None:
     line.next((), HEALTHY, left_s=None)
     assert line.next((failure("a@x", LIMITED),), limited_for(x=WAIT_S_MAX + 0.1), left_s=None) is None
     slow = Latency(5.0, 5.0, 5.0, 5.0, 5.0)
-    line = Lineup([candidate("a@x", ttft_s=slow)])
+    line = Lineup([candidate("a@x", ttft_s=slow)], HEALTHY)
     line.next((), HEALTHY, left_s=None)
     assert line.next((failure("a@x", LIMITED),), limited_for(x=1.0), left_s=6.0) is None
     assert may_wait(1.0, left_s=1.3, answer_s=0.05)

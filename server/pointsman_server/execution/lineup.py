@@ -31,8 +31,15 @@ class Turn:
 class Lineup:
     """The candidates of one decision in the order in which they are to be tried. Memory: the candidates."""
 
-    def __init__(self, candidates: Iterable[Candidate]) -> None:
+    def __init__(self, candidates: Iterable[Candidate], snapshot: RuntimeSnapshot) -> None:
+        """`snapshot` is the one that was decided by: a breaker that was open then is no reason now, since the decision
+        made light of it."""
         self._remaining = list(candidates)
+        self._tolerated = frozenset(
+            candidate.endpoint.name
+            for candidate in self._remaining
+            if snapshot.of(candidate.endpoint.name).breaker is BreakerState.OPEN
+        )
         self._limited: list[Candidate] = []
         """Were asked and limited our rate: worth a second call once their time is over."""
         self._taken: dict[str, Candidate] = {}
@@ -56,7 +63,7 @@ class Lineup:
             wait_s = _wait_s(snapshot.of(first.endpoint.name))
             return self._take(first, wait_s if wait_s is not None and _fits(first, wait_s, left_s) else 0.0)
         self._note_limited(failures)
-        free = [candidate for candidate in self._remaining if _is_free(snapshot.of(candidate.endpoint.name))]
+        free = [candidate for candidate in self._remaining if self._may_be_asked(candidate, snapshot)]
         if free:
             return self._take(next_to_try(free, failures))
         waits = [
@@ -84,7 +91,11 @@ class Lineup:
 
     def has_more(self, snapshot: RuntimeSnapshot) -> bool:
         """Whether anyone is left who was not asked, and may be called now."""
-        return any(_is_free(snapshot.of(candidate.endpoint.name)) for candidate in self._remaining)
+        return any(self._may_be_asked(candidate, snapshot) for candidate in self._remaining)
+
+    def _may_be_asked(self, candidate: Candidate, snapshot: RuntimeSnapshot) -> bool:
+        name = candidate.endpoint.name
+        return name in self._tolerated or _is_free(snapshot.of(name))
 
     def _take(self, candidate: Candidate, wait_s: float = 0.0) -> Turn:
         if candidate in self._remaining:
