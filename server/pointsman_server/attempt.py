@@ -110,6 +110,7 @@ class Attempt:
         """Another attempt has won; set by who ends this one for that. What this one was asked counts as read."""
         self._last_delta_s = 0.0
         self._longest_pause_s = 0.0
+        self._patience_s = plan.stall_s
         self._usage = Usage()
         self._tracker = tracker
         self._metrics = metrics
@@ -180,8 +181,9 @@ class Attempt:
                 self.first_delta_s = now_s
                 if self.plan.entry.stream:
                     track.first_token(now_s)
-            else:
-                self._longest_pause_s = max(self._longest_pause_s, now_s - self._last_delta_s)
+            elif now_s - self._last_delta_s > self._longest_pause_s:
+                self._longest_pause_s = now_s - self._last_delta_s
+                self._patience_s = patience_s(self.plan.stall_s, longest_pause_s=self._longest_pause_s)
             self._last_delta_s = now_s
             if self.plan.entry.stream:
                 track.progress(estimated_token_count(self._byte_count), now_s)
@@ -276,11 +278,10 @@ class Attempt:
                 return await alarm.limited(anext(batches, None), limit_s=max(0.0, limit_s))
             except TimeoutError:
                 raise UpstreamTimeoutError(f"no token within {self.plan.ttft_timeout_s:.3g} s") from None
-        limit_s = patience_s(self.plan.stall_s, longest_pause_s=self._longest_pause_s)
         try:
-            return await alarm.limited(anext(batches, None), limit_s=limit_s)
+            return await alarm.limited(anext(batches, None), limit_s=self._patience_s)
         except TimeoutError:
-            raise UpstreamTimeoutError(f"no further piece within {limit_s:.3g} s") from None
+            raise UpstreamTimeoutError(f"no further piece within {self._patience_s:.3g} s") from None
 
     def _count(self, delta: Delta) -> None:
         self.delta_count += 1

@@ -114,7 +114,7 @@ class Errand:
         return Race(
             first,
             self.account,
-            wait_s=stretched_s(turn.wait_s, drawn=uniform(self._decision.seed)),
+            wait_s=stretched_s(turn.wait_s, drawn=uniform(self._decision.seed)) if turn.wait_s else 0.0,
             sleep=organs.sleep,
             hedge=Hedge(hedge_delay_s(slow.ttft_s), lambda: self._rival(slow)) if may_hedge else None,
             grant=grant,

@@ -104,7 +104,8 @@ class Race:
         try:
             async with aclosing(self._first.events(span)) as deltas:
                 async for delta in deltas:
-                    self._commit()
+                    if self._grant is not None:
+                        self._commit()
                     yield delta
         except UpstreamError as caught:
             error = caught
@@ -164,8 +165,8 @@ class Race:
         error: UpstreamError | None = None
         try:
             delta = leading.first.result()
+            self._commit()
             while delta is not None:
-                self._commit()
                 yield delta
                 delta = await anext(leading.deltas, None)
         except UpstreamError as caught:

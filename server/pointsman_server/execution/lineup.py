@@ -35,11 +35,7 @@ class Lineup:
         """`snapshot` is the one that was decided by: a breaker that was open then is no reason now, since the decision
         made light of it."""
         self._remaining = list(candidates)
-        self._tolerated = frozenset(
-            candidate.endpoint.name
-            for candidate in self._remaining
-            if snapshot.of(candidate.endpoint.name).breaker is BreakerState.OPEN
-        )
+        self._decided_by = snapshot
         self._limited: list[Candidate] = []
         """Were asked and limited our rate: worth a second call once their time is over."""
         self._taken: dict[str, Candidate] = {}
@@ -95,7 +91,7 @@ class Lineup:
 
     def _may_be_asked(self, candidate: Candidate, snapshot: RuntimeSnapshot) -> bool:
         name = candidate.endpoint.name
-        return name in self._tolerated or _is_free(snapshot.of(name))
+        return _is_free(snapshot.of(name)) or self._decided_by.of(name).breaker is BreakerState.OPEN
 
     def _take(self, candidate: Candidate, wait_s: float = 0.0) -> Turn:
         if candidate in self._remaining:

@@ -45,7 +45,9 @@ class SlidingSum:
     def at(self, now_s: float) -> float:
         """The sum within the window that ends at `now_s`."""
         oldest = max(self._newest, self._epoch(now_s)) - len(self._epochs) + 1
-        return math.fsum(amount for epoch, amount in zip(self._epochs, self._amounts, strict=True) if epoch >= oldest)
+        return sum(
+            [amount for epoch, amount in zip(self._epochs, self._amounts, strict=True) if epoch >= oldest], start=0.0
+        )
 
     def _epoch(self, now_s: float) -> int:
         return math.floor(now_s / self._bucket_s)
