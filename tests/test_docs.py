@@ -159,13 +159,18 @@ def test_each_message_that_the_protocol_page_shows_is_one() -> None:
                 VALIDATORS[shown.DESCRIPTOR.name](shown)
 
 
-def test_the_stream_that_the_protocol_page_shows_is_in_order() -> None:
-    """The sample of a stream begins with the decision, ends with `done`, and has each of them once."""
-    ((_, text),) = blocks(page("protocol.md"), r"json pointsman\.v1\.CompleteResponse")
-    events = [str(message("pointsman.v1.CompleteResponse", value).WhichOneof("event")) for value in json_values(text)]
-    assert (events[0], events[-1]) == ("decision", "done")
-    assert events.count("decision") == events.count("done") == 1
-    assert {"attempt_started", "attempt_failed", "delta", "usage"} <= set(events)
+def test_each_stream_that_the_protocol_page_shows_is_in_order() -> None:
+    """Each sample of a stream begins with the decision, ends with `done`, and has each of them once; together they show
+    what else there is."""
+    samples = blocks(page("protocol.md"), r"json pointsman\.v1\.CompleteResponse")
+    assert len(samples) == 2
+    shown: set[str] = set()
+    for _, text in samples:
+        events = [str(message("pointsman.v1.CompleteResponse", v).WhichOneof("event")) for v in json_values(text)]
+        assert (events[0], events[-1]) == ("decision", "done")
+        assert events.count("decision") == events.count("done") == 1
+        shown |= set(events)
+    assert {"attempt_started", "attempt_failed", "delta", "usage"} <= shown
 
 
 def test_the_protocol_page_lists_every_method() -> None:

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -36,7 +37,9 @@ from pointsman_server.decision.router_string import RouterAlternative
 from pointsman_server.edge.interceptors import Guard
 from pointsman_server.edge.service import SERVICE_NAME, RouterServicer
 from pointsman_server.errors import ArtifactError, ConfigError, FieldViolation
+from pointsman_server.execution.probing import ProbeSchedule
 from pointsman_server.memory import DecisionMemory
+from pointsman_server.prober import Prober
 from pointsman_server.providers.base import ChatProvider
 from pointsman_server.providers.http_client import default_tls
 from pointsman_server.providers.registry import create_provider
@@ -72,6 +75,8 @@ COLLECTOR_THRESHOLDS = (50_000, 20, 100)
 PROVIDER_RETIREMENT_S = 900.0
 """A provider that a reload replaced keeps its connections until its last answers must have ended."""
 SIMULATION_SEED = 7
+PROBE_LOOK_INTERVAL_S = 1.0
+"""How often it is looked for an endpoint to probe; probes themselves are minutes apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,7 @@ class Application:
             memory=DecisionMemory(config.server.decision_memory_count),
             metrics=self._telemetry.metrics,
             clock_s=self._chance.clock_s,
+            sleep=asyncio.sleep,
             new_decision_id=self._chance.decision_id,
             new_seed=self._chance.seed,
         )
@@ -146,6 +152,14 @@ class Application:
             api_keys=config.server.api_keys,
             request_count_max=config.server.request_count_max,
             message_bytes_max=config.server.message_bytes_max,
+        )
+        self._prober = Prober(
+            ProbeSchedule(self._chance.random.random),
+            tracker=self.router.tracker,
+            metrics=self._telemetry.metrics,
+            tracing=self._telemetry.tracing,
+            traffic=self.router.traffic,
+            clock_s=self._chance.clock_s,
         )
         self._health = health.aio.HealthServicer()
         self.port = 0
@@ -163,6 +177,8 @@ class Application:
             self._saving = asyncio.create_task(
                 self._save_regularly(settings.runtime_state_file, settings.runtime_state_interval_s)
             )
+        self._probing = asyncio.create_task(self._probe(), name="probes")
+        self._probing.add_done_callback(_tell_bug)
         for name in ("", SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return self
@@ -170,6 +186,7 @@ class Application:
     async def __aexit__(self, *_: object) -> None:
         await self._health.enter_graceful_shutdown()
         self._servicer.stop_watching()
+        self._probing.cancel()
         grace_s = self._config.server.shutdown_grace_s
         stopping = asyncio.create_task(self._server.stop(grace_s))
         # From its first step on no call is accepted any more.
@@ -185,7 +202,7 @@ class Application:
         retirements = tuple(self._retirements)
         for task in retirements:
             task.cancel()
-        await asyncio.gather(*retirements, return_exceptions=True)
+        await asyncio.gather(self._probing, *retirements, return_exceptions=True)
         for provider in self._providers.values():
             await provider.aclose()
         self._stopped.set()
@@ -219,6 +236,16 @@ class Application:
                 await asyncio.to_thread(write_state, path, summary)
             except RuntimeStateError as error:
                 logger.warning("runtime state %s not saved: %s", path, error)
+
+    async def probe(self) -> None:
+        """Makes the probe that is due now, if there is one."""
+        await self._prober.look(self.router.world, self._config.probes)
+
+    async def _probe(self) -> None:
+        """Probes until it is cancelled."""
+        while True:
+            await asyncio.sleep(PROBE_LOOK_INTERVAL_S)
+            await self.probe()
 
     async def reload(self, config: Config) -> None:
         """Serves further requests by a new configuration, and by the quality artifacts as they are now; requests under
@@ -329,6 +356,14 @@ def _named_router(settings: RouterSettings, config: Config) -> NamedRouter:
 
 def _hash(*parts: str) -> str:
     return hashlib.sha256("/".join(parts).encode()).hexdigest()[:12]
+
+
+def _tell_bug(task: asyncio.Task[None]) -> None:
+    """Logs how a task ended that never should. Not the exception's text: it may quote anything."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("the task %s has ended by a bug: type=%s\n%s", task.get_name(), type(error).__name__, frames)
 
 
 async def _retire(provider: ChatProvider) -> None:

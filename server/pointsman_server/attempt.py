@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from pointsman_server.alarm import Alarm
 from pointsman_server.catalog.catalog import CatalogEntry
 from pointsman_server.chat import (
     Conversation,
@@ -28,6 +28,8 @@ from pointsman_server.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
+from pointsman_server.execution.patience import patience_s
+from pointsman_server.execution.sliding import SlidingSum
 from pointsman_server.providers.base import ChatProvider, UpstreamCall
 from pointsman_server.runtime.tracker import Attempt as TrackedAttempt
 from pointsman_server.runtime.tracker import RuntimeTracker
@@ -52,13 +54,13 @@ class UsageCounted:
     """The provider did not report the counts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptPlan:
     """What an attempt is to do."""
 
     number: int
-    decision: Decision
-    """What it carries out."""
+    decision: Decision | None
+    """What it carries out; None for a probe, which is made for nobody."""
     entry: CatalogEntry
     provider: ChatProvider
     server_address: str
@@ -66,27 +68,53 @@ class AttemptPlan:
     conversation: Conversation
     facts: RequestFacts
     ttft_timeout_s: float
+    """Without a token for so long it has failed; the whole answer of an endpoint that does not stream takes its time."""
+    stall_s: float
+    """Without a further piece for so long it has failed, or for longer if it has paused for long before."""
     deadline_s: float | None
     """Monotonic; None when the caller set no deadline."""
+    is_hedge: bool = False
+    """It was begun beside another attempt, which was slow."""
 
 
 class Attempt:
     """One call of one endpoint. `events` runs it, once; everything else tells what became of it."""
 
     def __init__(
-        self, plan: AttemptPlan, *, tracker: RuntimeTracker, metrics: Metrics, clock_s: Callable[[], float]
+        self,
+        plan: AttemptPlan,
+        *,
+        tracker: RuntimeTracker,
+        metrics: Metrics,
+        traffic: SlidingSum,
+        clock_s: Callable[[], float],
     ) -> None:
+        """Nothing is called yet.
+
+        Args:
+            plan: What to do.
+            tracker: Learns from all that happens.
+            metrics: Is told of the attempt's end.
+            traffic: Sums up the tokens of calls that are made for callers.
+            clock_s: A monotonic clock in seconds.
+        """
         self.plan = plan
         self.delta_count = 0
-        """Deltas handed on; from the first one on the stream is committed to this endpoint."""
+        """Deltas that came, all of which are handed on; from the first one on the stream is committed to this endpoint."""
         self.character_count = 0
         self._byte_count = 0
         self.finished: Finished | None = None
         self.started_s = clock_s()
         self.first_delta_s: float | None = None
+        self.has_lost = False
+        """Another attempt has won; set by who ends this one for that. What this one was asked counts as read."""
+        self._last_delta_s = 0.0
+        self._longest_pause_s = 0.0
+        self._patience_s = plan.stall_s
         self._usage = Usage()
         self._tracker = tracker
         self._metrics = metrics
+        self._traffic = traffic
         self._clock_s = clock_s
 
     @property
@@ -101,27 +129,24 @@ class Attempt:
             UpstreamError: the attempt failed. What was yielded before stays valid.
             DeadlineExceededError: the caller's deadline passed.
         """
+        self.started_s = self._clock_s()
         track = self._tracker.start(
-            self.endpoint_name, input_token_count=self.plan.facts.input_token_count, now_s=self._clock_s()
+            self.endpoint_name, input_token_count=self.plan.facts.input_token_count, now_s=self.started_s
         )
-        span = request_span.attempt(self.plan.number, self.plan.entry.endpoint, server_address=self.plan.server_address)
+        span = request_span.attempt(
+            self.plan.number,
+            self.plan.entry.endpoint,
+            server_address=self.plan.server_address,
+            is_hedge=self.plan.is_hedge,
+        )
         # Until it is settled an attempt counts as left by its caller: cancellation comes as no exception of ours.
         error_type: str | None = ERROR_TYPE_CANCELLED
+        alarm = Alarm()
         try:
             async with aclosing(self.plan.provider.complete(self._call(span.headers(), track))) as batches:
-                while batch := await self._next(batches):
-                    for event in merged(batch):
-                        if isinstance(event, UsageReported):
-                            self._usage = event.usage
-                        elif isinstance(event, Finished):
-                            self.finished = event
-                        else:
-                            if self.first_delta_s is None:
-                                self.first_delta_s = self._clock_s()
-                                if self.plan.entry.stream:
-                                    track.first_token(self.first_delta_s)
-                            self._count(event)
-                            yield event
+                while batch := await self._next(batches, alarm):
+                    for delta in self._taken(batch, track):
+                        yield delta
             if self.finished is None:
                 raise UpstreamDisconnectedError("the provider's answer ended without a finish")
             track.succeed(output_token_count=self.usage().usage.output_token_count, now_s=self._clock_s())
@@ -134,9 +159,35 @@ class Attempt:
             error_type = error.kind.value
             raise
         finally:
+            alarm.close()
             if error_type == ERROR_TYPE_CANCELLED:
                 track.cancel(self._clock_s())
             self._tell(span, error_type)
+
+    def _taken(self, batch: Iterable[UpstreamEvent], track: TrackedAttempt) -> list[Delta]:
+        """Notes what a batch says, and gives its deltas."""
+        deltas: list[Delta] = []
+        for event in merged(batch):
+            if isinstance(event, UsageReported):
+                self._usage = event.usage
+            elif isinstance(event, Finished):
+                self.finished = event
+            else:
+                self._count(event)
+                deltas.append(event)
+        if deltas:
+            now_s = self._clock_s()
+            if self.first_delta_s is None:
+                self.first_delta_s = now_s
+                if self.plan.entry.stream:
+                    track.first_token(now_s)
+            elif now_s - self._last_delta_s > self._longest_pause_s:
+                self._longest_pause_s = now_s - self._last_delta_s
+                self._patience_s = patience_s(self.plan.stall_s, longest_pause_s=self._longest_pause_s)
+            self._last_delta_s = now_s
+            if self.plan.entry.stream:
+                track.progress(estimated_token_count(self._byte_count), now_s)
+        return deltas
 
     def _tell(self, span: AttemptSpan, error_type: str | None) -> None:
         """Telemetry of an attempt that is over."""
@@ -146,8 +197,10 @@ class Attempt:
         span.end(error_type=error_type, usage=usage, finished=self.finished, ttft_s=ttft_s)
         if ttft_s is not None:
             self._metrics.first_token(self.plan.entry.endpoint, ttft_s=ttft_s)
-        if used is not None and used.cost_usd is not None:
-            self._metrics.spent(self.plan.decision, cost_usd=used.cost_usd)
+        if self.plan.decision is not None and used is not None:
+            self._traffic.add(token_count(used.usage), now_s=self._clock_s())
+            if used.cost_usd is not None:
+                self._metrics.spent(self.plan.decision, cost_usd=used.cost_usd)
         self._metrics.attempted(
             self.plan.entry.endpoint,
             usage=usage,
@@ -195,8 +248,8 @@ class Attempt:
 
     @property
     def has_used_tokens(self) -> bool:
-        """Whether the provider counted any tokens, or any of its answer arrived."""
-        return self.delta_count > 0 or self._usage != Usage()
+        """Whether the provider counted any tokens, or any of its answer arrived, or it was left while it read."""
+        return self.delta_count > 0 or self.has_lost or self._usage != Usage()
 
     def _call(self, headers: tuple[tuple[str, str], ...], track: TrackedAttempt) -> UpstreamCall:
         return UpstreamCall(
@@ -213,23 +266,34 @@ class Attempt:
         deadline_s = self.plan.deadline_s
         return None if deadline_s is None else max(0.0, deadline_s - self._clock_s())
 
-    async def _next(self, batches: AsyncGenerator[tuple[UpstreamEvent, ...], None]) -> tuple[UpstreamEvent, ...] | None:
-        """The next batch, or None at the end. Until the first delta the wait is limited; later silence is the
-        provider's `idle_timeout_s`, which its adapter watches."""
-        if self.first_delta_s is not None or not self.plan.entry.stream:
+    async def _next(
+        self, batches: AsyncGenerator[tuple[UpstreamEvent, ...], None], alarm: Alarm
+    ) -> tuple[UpstreamEvent, ...] | None:
+        """The next batch, or None at the end. The wait is limited: for the first delta, then for each further one. What
+        is no delta, such as a usage report, is awaited anew; its adapter watches for silence as a whole."""
+        if not self.plan.entry.stream or self.finished is not None:
             return await anext(batches, None)
-        left_s = self.started_s + self.plan.ttft_timeout_s - self._clock_s()
+        if self.first_delta_s is None:
+            limit_s = self.plan.ttft_timeout_s - (self._clock_s() - self.started_s)
+            try:
+                return await alarm.limited(anext(batches, None), limit_s=max(0.0, limit_s))
+            except TimeoutError:
+                raise UpstreamTimeoutError(f"no token within {self.plan.ttft_timeout_s:.3g} s") from None
         try:
-            async with asyncio.timeout(max(0.0, left_s)):
-                return await anext(batches, None)
+            return await alarm.limited(anext(batches, None), limit_s=self._patience_s)
         except TimeoutError:
-            raise UpstreamTimeoutError(f"no token within {self.plan.ttft_timeout_s:g} s") from None
+            raise UpstreamTimeoutError(f"no further piece within {self._patience_s:.3g} s") from None
 
     def _count(self, delta: Delta) -> None:
         self.delta_count += 1
         text = delta.arguments_json_fragment if isinstance(delta, ToolCallDelta) else delta.text
         self.character_count += len(text)
         self._byte_count += utf8_length(text)
+
+
+def token_count(usage: Usage) -> int:
+    """Input and output together, as far as they are known."""
+    return (usage.input_token_count or 0) + (usage.output_token_count or 0)
 
 
 def merged(batch: Iterable[UpstreamEvent]) -> list[UpstreamEvent]:

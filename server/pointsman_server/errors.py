@@ -213,12 +213,22 @@ class AttemptFailure:
 class AttemptsExhaustedError(PointsmanError):
     """Every attempt failed, and nothing had been sent to the caller yet."""
 
-    def __init__(self, failures: tuple[AttemptFailure, ...], *, decision_id: str, retry_after_s: float) -> None:
+    def __init__(
+        self,
+        failures: tuple[AttemptFailure, ...],
+        *,
+        decision_id: str,
+        retry_after_s: float,
+        is_budget_spent: bool = False,
+    ) -> None:
         assert failures, "without an attempt there is nothing to exhaust"
         self.failures = failures
         self.decision_id = decision_id
         self.retry_after_s = retry_after_s
-        super().__init__(f"all {len(failures)} attempts failed, the last with: {failures[-1].message}")
+        self.is_budget_spent = is_budget_spent
+        """Another endpoint could have been tried, but so many failovers have come to nothing that no more are made."""
+        text = f"all {len(failures)} attempts failed, the last with: {failures[-1].message}"
+        super().__init__(f"{text}; no other endpoint was tried, the retry budget is spent" if is_budget_spent else text)
 
 
 class StreamBrokenError(PointsmanError):

@@ -1,4 +1,4 @@
-"""The life of a request: snapshot -> predict -> decide -> attempt -> record.
+"""The life of a request: snapshot -> predict -> decide -> attempt (fail over, hedge) -> record.
 
 Every step is one line here; its arithmetic lives in the organ that it names. Nothing here knows gRPC, and time and
 chance come in as arguments.
@@ -6,13 +6,14 @@ chance come in as arguments.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from pointsman_server.attempt import Attempt, AttemptPlan, Delta, UsageCounted
+from pointsman_server.attempt import Attempt
 from pointsman_server.chat import Conversation, Finished, prompt_text
 from pointsman_server.decision.assignment import assign
+from pointsman_server.decision.choice import uniform
 from pointsman_server.decision.decide import decide
 from pointsman_server.decision.facts import request_facts
 from pointsman_server.decision.resolve import effective_router_string
@@ -23,21 +24,24 @@ from pointsman_server.decision.types import (
     DecisionInput,
     RejectionReason,
     RequestFacts,
+    RuntimeSnapshot,
 )
+from pointsman_server.errand import Errand, Execution, Organs
 from pointsman_server.errors import (
-    AttemptFailure,
     AttemptsExhaustedError,
-    DeadlineExceededError,
     EndpointsUnavailableError,
     FieldViolation,
     InvalidRequestError,
     NoEligibleEndpointError,
     StreamBrokenError,
     UnknownDecisionError,
-    UpstreamError,
     UpstreamErrorKind,
 )
+from pointsman_server.execution.budgets import HedgeBudget, RetryBudget
+from pointsman_server.execution.lineup import may_wait, stretched_s
+from pointsman_server.execution.sliding import SlidingSum
 from pointsman_server.memory import DecisionMemory, RememberedDecision
+from pointsman_server.race import Account, RaceEvent
 from pointsman_server.runtime.tracker import Observation, RuntimeTracker
 from pointsman_server.shadow import shadow_decisions
 from pointsman_server.telemetry.metrics import Metrics
@@ -46,10 +50,9 @@ from pointsman_server.world import ServedRouter, World
 
 RETRY_AFTER_DEFAULT_S = 1.0
 """When to come back if no endpoint says when: about the time in which a breaker lets a trial through."""
-PROVIDER_FAILURES = frozenset(UpstreamErrorKind) - {UpstreamErrorKind.REJECTED, UpstreamErrorKind.RATE_LIMITED}
-"""Failures that are probably the provider's as a whole; the others concern the request, or one model's limit."""
-ATTEMPT_TIME_MIN_S = 0.01
-"""With less than this left of the deadline no provider can be reached and answer: no call is made, none is paid for."""
+TRAFFIC_BUCKET_S = 60.0
+TRAFFIC_BUCKET_COUNT = 60
+"""The traffic of an hour is known to the minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,37 +70,18 @@ class RoutingRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """How a completion is carried out."""
-
-    attempt_count_max: int
-    ttft_timeout_s: float
-    deadline_s: float | None
-    """Monotonic; None when the caller set no deadline."""
-    restart_after_break: bool = False
-    """An answer that broke off is begun anew at the next candidate, in sight of the caller."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
     """A decision with what it was made of."""
 
     decision: Decision
     facts: RequestFacts
+    snapshot: RuntimeSnapshot
     served: ServedRouter
     router_text: str
     """What was decided by, in full: the router's constraints and preferences with the caller's in them."""
     world: World
     shadows: tuple[Decision, ...]
     """What each shadow of the router would have chosen."""
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptStarted:
-    """A call of an endpoint begins."""
-
-    attempt_number: int
-    endpoint_name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +99,7 @@ class Completed:
     cost_estimated: bool
 
 
-CompletionEvent = Decided | AttemptStarted | Delta | AttemptFailure | UsageCounted | Completed
+CompletionEvent = Decided | RaceEvent | Completed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +134,23 @@ class Router:
         memory: DecisionMemory,
         metrics: Metrics,
         clock_s: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
         new_decision_id: Callable[[], str],
         new_seed: Callable[[], int],
     ) -> None:
         self.world = world
         self.tracker = tracker
+        self.traffic = SlidingSum(bucket_s=TRAFFIC_BUCKET_S, bucket_count=TRAFFIC_BUCKET_COUNT)
+        """Tokens of the calls that were made for callers, those of the last hour."""
+        self._organs = Organs(
+            tracker=tracker,
+            metrics=metrics,
+            traffic=self.traffic,
+            retries=RetryBudget(),
+            hedges=HedgeBudget(),
+            clock_s=clock_s,
+            sleep=sleep,
+        )
         self._memory = memory
         self._metrics = metrics
         self._clock_s = clock_s
@@ -202,27 +198,24 @@ class Router:
         self._metrics.decided(decision, shadows, duration_s=self._clock_s() - started_s)
         if decision.chosen is None:
             raise unroutable(decision)
-        self._memory.remember(
-            decision.decision_id,
-            RememberedDecision(
-                decision.chosen.endpoint.name,
-                router_name=decision.router_name,
-                split_name=assigned.split_name,
-                input_token_count=facts.input_token_count,
-                served=served,
-            ),
-        )
+        self._remember(decision, decision.chosen, facts, served=served)
         as_it_is = asked.alternatives == router.router.alternatives
         router_text = router.text if as_it_is else str(effective_router_string(asked.alternatives))
         return Decided(
-            decision=decision, facts=facts, served=router, router_text=router_text, world=world, shadows=shadows
+            decision=decision,
+            facts=facts,
+            snapshot=snapshot,
+            served=router,
+            router_text=router_text,
+            world=world,
+            shadows=shadows,
         )
 
     async def complete(
         self, request: RoutingRequest, execution: Execution, span: RequestSpan
     ) -> AsyncGenerator[CompletionEvent, None]:
         """Decides, calls the chosen endpoint, and yields what happens; until the first delta a failure is followed by
-        the next candidate, unseen in the text.
+        the next candidate, unseen in the text, as far as the budget of retries goes.
 
         Raises:
             AttemptsExhaustedError: every attempt failed before anything was sent.
@@ -231,36 +224,48 @@ class Router:
             PointsmanError: as `route`.
         """
         arrived_s = self._clock_s()
-        decided = self.route(request, span, served=True)
+        self._organs.add_request(now_s=arrived_s)
+        decided = await self._decided(request, execution, span)
         yield decided
-        failures: list[AttemptFailure] = []
-        usages: list[UsageCounted] = []
-        for attempt in self._attempts(decided, request.conversation, execution, failures):
-            yield AttemptStarted(attempt.plan.number, attempt.endpoint_name)
-            try:
-                async with aclosing(attempt.events(span)) as events:
-                    async for event in events:
-                        yield event
-                error = None
-            except UpstreamError as caught:
-                error = caught
-            if attempt.has_used_tokens:
-                usages.append(attempt.usage())
-                yield usages[-1]
-            if error is None:
-                yield self._completed(attempt, usages, arrived_s)
+        errand = Errand(
+            decided.decision,
+            decided.facts,
+            request.conversation,
+            execution,
+            world=decided.world,
+            snapshot=decided.snapshot,
+            organs=self._organs,
+        )
+        account = errand.account
+        for race in errand.races():
+            async with aclosing(race.events(span)) as events:
+                async for event in events:
+                    yield event
+            if race.winner is not None:
+                yield self._completed(race.winner, account, arrived_s)
                 return
-            failures.append(attempt.failure(error))
-            yield failures[-1]
-            if attempt.delta_count and not execution.restart_after_break:
+            if race.leader is not None and race.leader.delta_count and not execution.restart_after_break:
                 raise StreamBrokenError(
-                    failures[-1], delta_count=attempt.delta_count, character_count=attempt.character_count
+                    account.failures[-1],
+                    delta_count=race.leader.delta_count,
+                    character_count=race.leader.character_count,
                 )
         raise AttemptsExhaustedError(
-            tuple(failures),
+            tuple(account.failures),
             decision_id=decided.decision.decision_id,
             retry_after_s=self._soonest_retry_s(decided.decision.eligible),
+            is_budget_spent=account.is_budget_spent,
         )
+
+    def _remember(self, decision: Decision, chosen: Candidate, facts: RequestFacts, *, served: bool) -> None:
+        remembered = RememberedDecision(
+            chosen.endpoint.name,
+            router_name=decision.router_name,
+            split_name=decision.assignment.split_name,
+            input_token_count=facts.input_token_count,
+            served=served,
+        )
+        self._memory.remember(decision.decision_id, remembered)
 
     def report(self, outcome: ReportedOutcome) -> None:
         """Takes what a caller saw of a decision into the runtime aggregator.
@@ -296,45 +301,27 @@ class Router:
                 now_s=self._clock_s(),
             )
 
-    def _attempts(
-        self,
-        decided: Decided,
-        conversation: Conversation,
-        execution: Execution,
-        failures: Sequence[AttemptFailure],
-    ) -> Iterator[Attempt]:
-        """The attempts that may be made, each to be run, and its failure noted, before the next is asked for."""
-        world, remaining = decided.world, list(decided.decision.eligible)
-        for number in range(1, min(execution.attempt_count_max, len(remaining)) + 1):
-            candidate = next_to_try(remaining, failures)
-            remaining.remove(candidate)
-            now_s = self._clock_s()
-            if execution.deadline_s is not None and execution.deadline_s - now_s < ATTEMPT_TIME_MIN_S:
-                raise DeadlineExceededError(delta_count=0)
-            plan = AttemptPlan(
-                number=number,
-                decision=decided.decision,
-                entry=world.catalog.by_name[candidate.endpoint.name],
-                provider=world.providers[candidate.endpoint.provider],
-                server_address=world.server_addresses[candidate.endpoint.provider],
-                conversation=conversation,
-                facts=decided.facts,
-                ttft_timeout_s=execution.ttft_timeout_s,
-                deadline_s=execution.deadline_s,
-            )
-            yield Attempt(plan, tracker=self.tracker, metrics=self._metrics, clock_s=self._clock_s)
+    async def _decided(self, request: RoutingRequest, execution: Execution, span: RequestSpan) -> Decided:
+        """The decision; where all endpoints are down or limit our rate, and one may be called shortly, the one of then."""
+        try:
+            return self.route(request, span, served=True)
+        except EndpointsUnavailableError as error:
+            if not may_wait(error.retry_after_s, left_s=execution.left_s(self._clock_s())):
+                raise
+            await self._organs.sleep(stretched_s(error.retry_after_s, drawn=uniform(error.decision.seed)))
+        return self.route(request, span, served=True)
 
-    def _completed(self, attempt: Attempt, usages: list[UsageCounted], arrived_s: float) -> Completed:
-        assert attempt.finished is not None, "an attempt without an error has finished"
-        costs = [usage.cost_usd for usage in usages]
+    def _completed(self, winner: Attempt, account: Account, arrived_s: float) -> Completed:
+        assert winner.finished is not None, "an attempt without an error has finished"
+        costs = [usage.cost_usd for usage in account.usages]
         return Completed(
-            finished=attempt.finished,
-            endpoint_name=attempt.endpoint_name,
-            attempt_count=attempt.plan.number,
-            ttft_s=None if attempt.first_delta_s is None else attempt.first_delta_s - arrived_s,
+            finished=winner.finished,
+            endpoint_name=winner.endpoint_name,
+            attempt_count=account.attempt_count,
+            ttft_s=None if winner.first_delta_s is None else winner.first_delta_s - arrived_s,
             duration_s=self._clock_s() - arrived_s,
             cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
-            cost_estimated=any(usage.estimated for usage in usages),
+            cost_estimated=any(usage.estimated for usage in account.usages),
         )
 
     def _soonest_retry_s(self, candidates: tuple[Candidate, ...]) -> float:
@@ -342,17 +329,6 @@ class Router:
         snapshot = self.tracker.snapshot(self._clock_s())
         waits = [snapshot.of(candidate.endpoint.name).retry_after_s for candidate in candidates]
         return min((wait_s for wait_s in waits if wait_s is not None), default=RETRY_AFTER_DEFAULT_S)
-
-
-def next_to_try(remaining: Sequence[Candidate], failures: Sequence[AttemptFailure]) -> Candidate:
-    """The best of `remaining` at a provider that has not just shown itself ill, if there is one; else the best.
-
-    A provider that is down takes all its models with it, and attempts are few. A chain of fallbacks keeps its order.
-    """
-    ill = {failure.endpoint_name.rpartition("@")[2] for failure in failures if failure.kind in PROVIDER_FAILURES}
-    alternative = remaining[0].alternative
-    others = (c for c in remaining if c.alternative == alternative and c.endpoint.provider not in ill)
-    return next(others, remaining[0])
 
 
 def unroutable(decision: Decision) -> NoEligibleEndpointError | EndpointsUnavailableError:

@@ -31,6 +31,14 @@ def test_text_is_all_there_is_on_standard_output(server: ScriptedServer, pointsm
     ]
     request = server.requests["Complete"][0]
     assert (request.conversation, request.routing.router) == (conversation("Hello"), "cheap")
+    assert not request.execution.allow_hedging
+
+
+def test_hedging_is_asked_for(server: ScriptedServer, pointsman: Pointsman) -> None:
+    """With --hedge the request allows a second attempt beside a slow one."""
+    server.on("Complete", events(*ANSWER_EVENTS))
+    assert pointsman("complete", "Hello", "--hedge").exit_code == 0
+    assert server.requests["Complete"][0].execution.allow_hedging
 
 
 def test_prompt_from_standard_input(server: ScriptedServer, pointsman: Pointsman) -> None:

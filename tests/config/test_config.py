@@ -23,6 +23,7 @@ from pointsman_server.config import (
 from pointsman_server.decision.router_string import parse_router_string
 from pointsman_server.decision.types import Arm, Capability, Endpoint, Exploration
 from pointsman_server.errors import ConfigError
+from pointsman_server.execution.probing import ProbeSettings
 from pointsman_server.providers.base import ProviderSettings, Secret
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,7 @@ def test_what_is_not_set_has_its_default() -> None:
     )
     assert config.providers == {"local": ProviderSettings(name="local", base_url="http://127.0.0.1:8000/v1")}
     assert config.adapters == {"local": "openai_compatible"}
+    assert config.probes == {}
     assert config.routers == {"default": RouterSettings(name="default")}
     assert config.notices == ()
 
@@ -88,6 +90,7 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         whole_answer_timeout_s = 3
         connection_count_max = 4
         labels = { region = ["eu", "us"], retention = "none" }
+        probes = { after_s = 60, tokens_per_hour_max = 100, usd_per_day_max = 0.5 }
         [[endpoints]]
         model = "alpha"
         provider = "local"
@@ -151,6 +154,7 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         )
     }
     assert config.adapters == {"local": "other"}
+    assert config.probes == {"local": ProbeSettings(after_s=60.0, tokens_per_hour_max=100, usd_per_day_max=0.5)}
     assert config.catalog.entries == (
         CatalogEntry(
             endpoint=Endpoint(
@@ -178,6 +182,13 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         split=(Arm("second", 0.25), Arm("default", 0.75)),
         shadows=("default", "second"),
     )
+
+
+def test_probes_are_opt_in() -> None:
+    """A provider with the table has its endpoints probed, with the defaults for what it leaves out; others have not."""
+    far = '[providers.far]\nbase_url = "http://a"\n[[endpoints]]\nmodel = "alpha"\nprovider = "far"\n'
+    config = parse(f"{LOCAL}{ALPHA}{far}[providers.far.probes]")
+    assert config.probes == {"far": ProbeSettings()}
 
 
 def test_no_secret_shows_in_the_configuration() -> None:

@@ -144,6 +144,22 @@ FAULTS = [
         "catalog.import_files",
         "must hold at most 16 files, not 17",
     ),
+    # probes
+    (
+        '[providers.a]\nbase_url = "http://a"\nprobes = { after_s = 1 }',
+        "providers.a.probes.after_s",
+        "must be a number from 10 to 86400, not 1",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\nprobes = { tokens_per_hour_max = 15 }',
+        "providers.a.probes.tokens_per_hour_max",
+        "must be a whole number from 16 to 1000000, not 15",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\nprobes = { usd_per_day_max = -1 }',
+        "providers.a.probes.usd_per_day_max",
+        "must be a number from 0 to 1000, not -1",
+    ),
     # providers
     ("[providers.a]", "providers.a.base_url", "is required"),
     ('[providers.a]\nbase_url = "ftp://a.example"', "providers.a.base_url", URL_FAULT),

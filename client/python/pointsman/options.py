@@ -52,12 +52,14 @@ class CompleteOptions(RouteOptions, total=False):
     max_attempt_count: int | None
     """The most endpoints to try, 1 to 10. None: the server's default."""
     ttft_timeout_s: float | None
-    """How long to wait for an attempt's first token before the next candidate is tried. None: the server's default."""
+    """How long to wait at most for an attempt's first token before the next candidate is tried. None: the server's
+    default."""
     on_break: Literal["fail", "restart"]
     """What happens when an answer breaks off after text was sent: `StreamBrokenError` (the default), or the next
     candidate answers from the start, and its AttemptStarted tells that what came before is void."""
     allow_hedging: bool
-    """Whether a slow attempt may be raced by a second one, which can cost tokens twice. False by default."""
+    """Whether a slow attempt may be raced by a second one at another provider, which can cost tokens twice. False by
+    default."""
     omit_candidates: bool
     """Leaves the candidates out of the stream's decision. False by default."""
 

@@ -126,6 +126,9 @@ def _add_route(commands: _Commands, remote: argparse.ArgumentParser) -> None:
 def _add_complete(commands: _Commands, remote: argparse.ArgumentParser) -> None:
     complete = _add_command(commands, "complete", "ask a prompt and stream the answer", remote)
     complete.add_argument("prompt", metavar="PROMPT", help="what to ask; - reads it from standard input")
+    complete.add_argument(
+        "--hedge", action="store_true", help="let a slow attempt be raced by a second one, which can cost tokens twice"
+    )
     _add_router(complete)
 
 

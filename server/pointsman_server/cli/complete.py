@@ -37,7 +37,7 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
     """Prints the text as it comes on standard output, and everything about it on standard error."""
     prompt = read_prompt(arguments.prompt)
     with failures_shown(arguments), Client(**client_arguments(arguments, environment)) as client:
-        events = client.complete(prompt, **route_options(arguments))
+        events = client.complete(prompt, allow_hedging=arguments.hedge, **route_options(arguments))
         if arguments.json:
             for event in events:
                 _print_event(event)

@@ -142,6 +142,7 @@ def parse_config(
         catalog=catalog,
         providers=MappingProxyType(usable),
         adapters=MappingProxyType({name: declarations[name].adapter for name in usable}),
+        probes=MappingProxyType({name: probes for name in usable if (probes := declarations[name].probes) is not None}),
         routers=MappingProxyType(routers),
         notices=(*_server_notices(server), *_provider_notices(providers.values(), entries)),
     )

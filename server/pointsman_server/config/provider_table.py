@@ -10,6 +10,7 @@ from typing import Literal
 from pointsman_server.catalog.entry_table import PROVIDER_RULE, Labels, read_labels
 from pointsman_server.catalog.toml_table import Faults, Hint, Table, TextRule, shortened
 from pointsman_server.config.text_rules import VARIABLE_RULE, read_timeout_s, read_url, url_fault
+from pointsman_server.execution.probing import PROBE_TOKEN_COUNT, ProbeSettings
 from pointsman_server.providers.base import (
     CONNECT_TIMEOUT_S,
     CONNECTION_COUNT_MAX,
@@ -26,6 +27,10 @@ OPENAI_BASE_URL = "OPENAI_BASE_URL"
 """Moves the well-known provider `openai` to another server, as it does for OpenAI's own clients."""
 CONNECTION_COUNT_LIMIT = 65_535
 """More connections to one address than there are ports can't be."""
+
+PROBE_AFTER_S_MIN = 10.0
+"""What was seen that short a time ago is not worth a probe."""
+PROBE_AFTER_S_MAX = 86_400.0
 
 _SECRET_KEYS = ("api_key", "apikey", "key", "token", "api_token", "bearer_token", "secret", "password")
 """Under what names a key is written into a file by those who have not read on."""
@@ -60,6 +65,8 @@ class ProviderDeclaration:
     whole_answer_timeout_s: float
     connection_count_max: int
     labels: Labels
+    probes: ProbeSettings | None
+    """None: its endpoints are never probed."""
     well_known: bool
     """It comes from the shipped catalog."""
 
@@ -106,6 +113,7 @@ def read_provider(
             "connection_count_max", CONNECTION_COUNT_MAX, minimum=1, maximum=CONNECTION_COUNT_LIMIT
         ),
         labels=read_labels(table),
+        probes=_read_probes(table.table("probes")) if "probes" in table else None,
         well_known=well_known,
     )
     _check_headers(table, has_key=declaration.api_key_env is not None)
@@ -150,6 +158,19 @@ def complete_provider(declaration: ProviderDeclaration, environment: Mapping[str
         connection_count_max=declaration.connection_count_max,
     )
     return Provider(declaration=declaration, settings=settings, moved=moved)
+
+
+def _read_probes(table: Table) -> ProbeSettings:
+    default = ProbeSettings()
+    settings = ProbeSettings(
+        after_s=table.number("after_s", default.after_s, minimum=PROBE_AFTER_S_MIN, maximum=PROBE_AFTER_S_MAX),
+        tokens_per_hour_max=table.whole_number(
+            "tokens_per_hour_max", default.tokens_per_hour_max, minimum=PROBE_TOKEN_COUNT, maximum=1_000_000
+        ),
+        usd_per_day_max=table.number("usd_per_day_max", default.usd_per_day_max, minimum=0.0, maximum=1000.0),
+    )
+    table.finish()
+    return settings
 
 
 def _max_tokens_field(table: Table) -> MaxTokensField:

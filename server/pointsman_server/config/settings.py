@@ -11,6 +11,7 @@ from pointsman_server.catalog.catalog import Catalog
 from pointsman_server.decision.resolve import DEFAULT_ROUTER_NAME
 from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterAlternative, RouterString
 from pointsman_server.decision.types import Arm, Exploration
+from pointsman_server.execution.probing import ProbeSettings
 from pointsman_server.providers.base import ProviderSettings, Secret
 
 DEFAULT_ROUTER = DEFAULT_ROUTER_NAME
@@ -46,7 +47,7 @@ class ServerSettings:
     attempt_count_max: int = 3
     """Endpoints tried for one request, the first included."""
     ttft_timeout_s: float = 30.0
-    """An attempt that has shown no token for so long gives way to the next candidate."""
+    """An attempt that has shown no token for so long gives way to the next candidate; sooner where more is known."""
     runtime_state_file: Path | None = None
     """Where what is known of latencies survives a restart; its folder exists. None forgets it."""
     runtime_state_interval_s: float = 30.0
@@ -110,6 +111,8 @@ class Config:
     """By name: every provider of the catalog, and no other."""
     adapters: Mapping[str, str]
     """The wire format of each of `providers`."""
+    probes: Mapping[str, ProbeSettings]
+    """Of those of `providers` whose endpoints may be probed."""
     routers: Mapping[str, RouterSettings]
     """By name; always holds `DEFAULT_ROUTER`."""
     notices: tuple[str, ...]

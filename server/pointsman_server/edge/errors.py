@@ -257,7 +257,7 @@ def _(error: AttemptsExhaustedError) -> Failure:
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
         providers = dict.fromkeys(failure.endpoint_name.rpartition("@")[2] for failure in error.failures)
         details.append(_quota(providers, "this provider limits our rate for now"))
-    elif kinds <= {UpstreamErrorKind.REJECTED, UpstreamErrorKind.AUTHENTICATION}:
+    elif kinds <= {UpstreamErrorKind.REJECTED, UpstreamErrorKind.AUTHENTICATION} and not error.is_budget_spent:
         # Trying again changes nothing until the request or the configuration does.
         code = grpc.StatusCode.FAILED_PRECONDITION
     if code is not grpc.StatusCode.FAILED_PRECONDITION:
@@ -269,7 +269,8 @@ def _(error: AttemptsExhaustedError) -> Failure:
         code,
         str(error),
         error_reason_pb2.ERROR_REASON_ATTEMPTS_EXHAUSTED,
-        {"decision_id": error.decision_id, "attempt_count": str(len(error.failures))},
+        {"decision_id": error.decision_id, "attempt_count": str(len(error.failures))}
+        | ({"stopped_by": "retry_budget"} if error.is_budget_spent else {}),
         attempts,
         *details,
     )

@@ -24,13 +24,13 @@ from pointsman_server.edge.validate import (
     validate_route,
     validate_watch,
 )
+from pointsman_server.errand import Execution
 from pointsman_server.errors import AttemptFailure, InvalidRequestError, UnknownDecisionError
+from pointsman_server.race import AttemptStarted
 from pointsman_server.router import (
-    AttemptStarted,
     Completed,
     CompletionEvent,
     Decided,
-    Execution,
     ReportedOutcome,
     Router,
     RoutingRequest,
@@ -189,6 +189,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
             ),
             deadline_s=None if left_s is None else self._clock_s() + left_s,
             restart_after_break=asked.break_policy == router_service_pb2.BREAK_POLICY_RESTART,
+            allow_hedging=asked.allow_hedging,
         )
 
     def _event(

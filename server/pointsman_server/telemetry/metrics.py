@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from enum import StrEnum
 
 from opentelemetry.metrics import Meter
 
@@ -28,6 +29,17 @@ TOKEN_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 COST_BUCKETS_USD = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """From a short answer of a small model to a long one of the dearest."""
 QUALITY_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+class HedgeResult(StrEnum):
+    """How a hedged attempt ended."""
+
+    WON = "won"
+    """The second attempt showed a token first."""
+    LOST = "lost"
+    """The first one did after all."""
+    NEITHER = "neither"
+    """Both failed, or the caller left before."""
 
 
 class Metrics:
@@ -70,6 +82,14 @@ class Metrics:
         )
         self._cost = meter.create_counter(names.COST, "USD", "Cost of attempts at list prices, where they are known.")
         self._failures = meter.create_counter(names.ATTEMPT_FAILURES, "{attempt}", "Attempts that failed, by kind.")
+        self._hedges = meter.create_counter(
+            names.HEDGES, "{hedge}", "Second attempts beside a slow one, by the slow one's endpoint and who won."
+        )
+        self._failovers_refused = meter.create_counter(
+            names.FAILOVERS_REFUSED, "{failover}", "Failovers that were not made because the retry budget was spent."
+        )
+        self._probes = meter.create_counter(names.PROBES, "{probe}", "Probes of endpoints that were not seen for long.")
+        self._probe_tokens = meter.create_counter(names.PROBE_TOKENS, "{token}", "Tokens of probes.")
         self._outcomes = meter.create_counter(names.OUTCOMES, "{outcome}", "Outcomes that callers reported.")
         self._quality = meter.create_histogram(
             names.REPORTED_QUALITY,
@@ -152,6 +172,20 @@ class Metrics:
             self._gaps.record(inter_token_latency_s, attributes)
         if error_type is not None:
             self._failures.add(1, attributes | {names.ERROR_TYPE: error_type})
+
+    def hedged(self, endpoint: Endpoint, result: HedgeResult) -> None:
+        """An attempt at this endpoint was slow, and a second one was made beside it."""
+        self._hedges.add(1, _endpoint_attributes(endpoint) | {names.HEDGE_RESULT: result.value})
+
+    def failover_refused(self) -> None:
+        """There was another endpoint to try, but the retry budget was spent."""
+        self._failovers_refused.add(1)
+
+    def probed(self, endpoint: Endpoint, *, token_count: int, error_type: str | None) -> None:
+        """A probe is over; None: it succeeded."""
+        attributes = _endpoint_attributes(endpoint)
+        self._probe_tokens.add(token_count, attributes)
+        self._probes.add(1, attributes if error_type is None else attributes | {names.ERROR_TYPE: error_type})
 
     def reported(self, quality: float | None, *, endpoint_name: str, router_name: str, split_name: str = "") -> None:
         """A caller reported an outcome.

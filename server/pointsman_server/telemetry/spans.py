@@ -4,6 +4,9 @@
     +- route                              RoutingSpan; its phases are spans of their own
     +- chat {model}                       AttemptSpan, CLIENT, one per attempt
 
+    probe                                 RequestSpan, INTERNAL, the root of its trace
+    +- chat {model}                       AttemptSpan, CLIENT
+
 A span's parent is passed as an object, never through a context variable: concurrent attempts and generators that outlive
 their caller's step can't mix up theirs. What is not recorded is not built: below a span that is not sampled there is
 none at all, only its context travels on. The text of prompts, answers and exceptions is never recorded.
@@ -11,8 +14,8 @@ none at all, only its context travels on. The text of prompts, answers and excep
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -71,9 +74,18 @@ class Tracing:
             span.set_attribute(names.RPC_METHOD, method)
         return RequestSpan(self._tracer, span)
 
+    @contextmanager
+    def probe(self) -> Iterator[RequestSpan]:
+        """The span of one probe. It is the root of a trace of its own: no caller's request is behind it."""
+        span = self._tracer.start_span(names.PROBE_SPAN, Context(), SpanKind.INTERNAL)
+        try:
+            yield RequestSpan(self._tracer, span)
+        finally:
+            span.end()
+
 
 class RequestSpan:
-    """The span of one call of our service, and the parent of what is done for it."""
+    """The span of one call of our service, or of a probe, and the parent of what is done for it."""
 
     __slots__ = ("_context", "_span", "_tracer")
 
@@ -89,7 +101,9 @@ class RequestSpan:
         span = self._tracer.start_span(names.ROUTE_SPAN, self._context)
         return RoutingSpan(self._tracer, span, owns_span=True)
 
-    def attempt(self, number: int, endpoint: Endpoint, *, server_address: str | None = None) -> AttemptSpan:
+    def attempt(
+        self, number: int, endpoint: Endpoint, *, server_address: str | None = None, is_hedge: bool = False
+    ) -> AttemptSpan:
         """The span of one upstream call, counted from 1; it must be ended. The address is the provider's host."""
         if not self._span.is_recording():
             return AttemptSpan(self._span, owns_span=False)
@@ -102,6 +116,7 @@ class RequestSpan:
                     (names.GEN_AI_PROVIDER_NAME, endpoint.provider),
                     (names.SERVER_ADDRESS, server_address),
                     (names.ATTEMPT_NUMBER, number),
+                    (names.ATTEMPT_HEDGE, True if is_hedge else None),
                 )
             )
         return AttemptSpan(span, owns_span=True)

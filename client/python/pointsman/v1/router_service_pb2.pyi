@@ -157,13 +157,15 @@ class Execution(_message.Message):
     break_policy: Global___BreakPolicy.ValueType
     """What happens when an answer breaks off after text was sent. Unspecified: the RPC ends in UNAVAILABLE."""
     allow_hedging: _builtins.bool
-    """Whether a slow attempt may be raced by a second one, which can cost tokens twice. False: never."""
+    """Whether a slow attempt may be raced by a second one at another provider, which can cost tokens twice. At most 5 % of
+    the server's requests are. False: never.
+    """
     omit_candidates: _builtins.bool
     """Leaves the candidates out of the stream's decision, for callers who don't read them. False: they are sent."""
     @_builtins.property
     def ttft_timeout(self) -> _duration_pb2.Duration:
-        """How long to wait for the first token of an attempt before the next candidate is tried. Absent: the server's
-        default. The deadline caps it.
+        """How long to wait at most for the first token of an attempt before the next candidate is tried; less where more is
+        known of the endpoint. Absent: the server's default. The deadline caps it.
         """
 
     def __init__(
@@ -189,6 +191,10 @@ Global___Execution: _TypeAlias = Execution  # noqa: Y015
 class CompleteResponse(_message.Message):
     """One event of an answer. The order is: decision; per attempt attempt_started, then delta and tool_call_delta, then
     usage and attempt_failed as they apply; last, exactly once, done. A failure is the RPC's status instead of done.
+
+    A slow attempt that is raced by a second one has that one's attempt_started before any delta; all deltas are of the one
+    that was first to show any, which the endpoint of done names; the usage of the other one, which is left and no
+    failure, comes before the usage of the one that answered.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -85,8 +85,8 @@ class RouterServiceServicer:
 
     def Complete(self, request, context):
         """Decides, calls the endpoint, and streams the answer. Until the first delta has been sent, a failed attempt is
-        followed by the next candidate; after that the stream is committed to its endpoint. The RPC's deadline is the
-        latency budget; cancelling the RPC closes the call upstream.
+        followed by the next candidate, within the server's retry budget; after that the stream is committed to its
+        endpoint. The RPC's deadline is the latency budget; cancelling the RPC closes every call upstream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

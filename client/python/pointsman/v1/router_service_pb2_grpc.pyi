@@ -37,8 +37,8 @@ class RouterServiceStub:
     """Decides, and leaves the call to the caller: for those who call providers themselves, for dry runs, for CI."""
     Complete: _grpc.UnaryStreamMultiCallable[_router_service_pb2.CompleteRequest, _router_service_pb2.CompleteResponse]
     """Decides, calls the endpoint, and streams the answer. Until the first delta has been sent, a failed attempt is
-    followed by the next candidate; after that the stream is committed to its endpoint. The RPC's deadline is the
-    latency budget; cancelling the RPC closes the call upstream.
+    followed by the next candidate, within the server's retry budget; after that the stream is committed to its
+    endpoint. The RPC's deadline is the latency budget; cancelling the RPC closes every call upstream.
     """
     ReportOutcome: _grpc.UnaryUnaryMultiCallable[_router_service_pb2.ReportOutcomeRequest, _router_service_pb2.ReportOutcomeResponse]
     """Tells what became of a decision: what the caller saw, and how good the answer was."""
@@ -60,8 +60,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Decides, and leaves the call to the caller: for those who call providers themselves, for dry runs, for CI."""
     Complete: _aio.UnaryStreamMultiCallable[_router_service_pb2.CompleteRequest, _router_service_pb2.CompleteResponse]  # type: ignore[assignment]
     """Decides, calls the endpoint, and streams the answer. Until the first delta has been sent, a failed attempt is
-    followed by the next candidate; after that the stream is committed to its endpoint. The RPC's deadline is the
-    latency budget; cancelling the RPC closes the call upstream.
+    followed by the next candidate, within the server's retry budget; after that the stream is committed to its
+    endpoint. The RPC's deadline is the latency budget; cancelling the RPC closes every call upstream.
     """
     ReportOutcome: _aio.UnaryUnaryMultiCallable[_router_service_pb2.ReportOutcomeRequest, _router_service_pb2.ReportOutcomeResponse]  # type: ignore[assignment]
     """Tells what became of a decision: what the caller saw, and how good the answer was."""
@@ -92,8 +92,8 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_router_service_pb2.CompleteResponse], _abc.AsyncIterator[_router_service_pb2.CompleteResponse]]:
         """Decides, calls the endpoint, and streams the answer. Until the first delta has been sent, a failed attempt is
-        followed by the next candidate; after that the stream is committed to its endpoint. The RPC's deadline is the
-        latency budget; cancelling the RPC closes the call upstream.
+        followed by the next candidate, within the server's retry budget; after that the stream is committed to its
+        endpoint. The RPC's deadline is the latency budget; cancelling the RPC closes every call upstream.
         """
 
     @_abc_1.abstractmethod
