@@ -228,3 +228,19 @@ def test_the_error_rate_leans_on_its_prior_only_while_calls_are_few() -> None:
         else:
             counts.add_success(now_s=0.0)
     assert counts.at(0.0).error_rate == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_fast_answers_end_a_brown_out(seed: int) -> None:
+    """An endpoint that was ten times slower and is left by nearly all is known to be fast again after two answers."""
+    rng, estimator = random.Random(seed), DurationEstimator()
+    now_s = fed(estimator, rng, count=100, median_s=0.4, spread=0.3)
+    for _ in range(20):
+        now_s += 1.0
+        estimator.observe(4.0 * math.exp(rng.gauss(0.0, 0.3)), now_s=now_s)
+    for _ in range(2):
+        now_s += 20.0
+        estimator.observe(0.4 * math.exp(rng.gauss(0.0, 0.3)), now_s=now_s)
+    latency = estimator.latency(now_s)
+    assert latency is not None
+    assert latency.p50 < 0.8, f"seed {seed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
 from statistics import fmean, median
 
@@ -190,3 +191,14 @@ def test_reading_the_load_costs_no_certainty_where_none_is_known() -> None:
         tracker.start("a@p", input_token_count=10, now_s=60.0)
     loaded = tracker.snapshot(60.0).of("a@p")
     assert (loaded.ttft_s, loaded.in_flight_count) == (before.ttft_s, 20)
+
+
+def test_memory_is_bounded() -> None:
+    """An endpoint that has seen ten times as much takes no more room, and less than 40 kB as it is saved by pickle."""
+    lane = Lane(1, lambda _: Truth(load_slope=0.05), rate_at=waves)
+    lane.ran(200.0)
+    early = len(pickle.dumps(lane.tracker._endpoints[NAME]))
+    lane.ran(2000.0)
+    late = len(pickle.dumps(lane.tracker._endpoints[NAME]))
+    assert late < 1.3 * early
+    assert late < 40_000

@@ -120,8 +120,9 @@ class EndpointState:
             per_input_token_s = ttft_s.mean * self._ttft.length_slope()
             if per_input_token_s > 0.0:
                 reference = self._ttft.usual_length
-            if self._waiting and (delay := self._waiting.delay(now_s, self._level_of(now_s))) is not None:
-                ttft_s = _delayed(ttft_s, delay)
+            if self._waiting:
+                delay = self._waiting.delay(now_s, self._level_of(now_s), usual_s=ttft_s.p50)
+                ttft_s = ttft_s if delay is None else _delayed(ttft_s, delay)
             lost_s = self._failures.cost_s(now_s)
             if lost_s > 0.0:
                 ttft_s = ttft_s._replace(mean=min(DURATION_S_MAX, ttft_s.mean + lost_s))

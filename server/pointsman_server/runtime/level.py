@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from statistics import fmean, median
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean, median, median_low
 from typing import NamedTuple
 
 from pointsman_server.runtime.summary import GrowthSummary, LevelSummary
@@ -45,6 +45,9 @@ LEVEL_VARIANCE_MAX = 1.0
 
 SCORE_MAX = 2.5
 """An innovation counts as at most this many standard deviations: 1 % of normal ones are larger, most stragglers are."""
+FAST_SCORE_MAX = 4.0
+"""As evidence that the level has fallen, an innovation counts as up to this many: calls are late for many reasons, and
+early for one. So two answers that are far too fast show that a brown-out is over, where few are sent to find out."""
 SCORE_MIN_INFORMATIVE = -5.0
 """A wait this many deviations shorter than usual says nothing: the update would be below 1e-6 deviations."""
 REGIME_DRIFT = 0.5
@@ -267,7 +270,8 @@ class LevelFilter:
             variance = level_variance + self._spread + noise_variance
             deviation = math.sqrt(variance)
             expected = self._intercept + self.load.exponent * x + self.length.exponent * y
-            score = max(-SCORE_MAX, min(SCORE_MAX, (log_value - expected) / deviation))
+            surprise = (log_value - expected) / deviation
+            score = max(-SCORE_MAX, min(SCORE_MAX, surprise))
             lesson = max(0.0, min(1.0, (SCORE_MAX - abs(score)) / (SCORE_MAX - EXPONENT_SCORE_MAX)))
             self._learn(x, y, step=score / deviation, certainty=1.0 / variance, lesson=lesson)
             self._learn_spread((score * score - 1.0) * variance)
@@ -275,8 +279,8 @@ class LevelFilter:
             seen = (log_value, load, length)
             if self._run_up.add(score, seen):
                 self._jump(self._run_up)
-            if self._run_down.add(-score, seen):
-                self._jump(self._run_down)
+            if self._run_down.add(min(FAST_SCORE_MAX, -surprise), seen):
+                self._jump(self._run_down, middle=median_low)
         self._seen_s = max(self._seen_s, now_s)
 
     def observe_at_least(self, log_value: float, *, now_s: float, load: float = 0.0, length: float = 0.0) -> None:
@@ -429,18 +433,26 @@ class LevelFilter:
         growth.variance *= ratio * ratio
         self._cross_load, self._cross_length = (cross, other) if is_load else (other, cross)
 
-    def _jump(self, run: _Run) -> None:
-        """The level is where the run of observations is that gave the change away."""
-        self._place(tuple(run.seen), variance=min(LEVEL_VARIANCE_MAX, self._spread / len(run.seen)))
+    def _jump(self, run: _Run, middle: Callable[[Iterable[float]], float] = median) -> None:
+        """The level is where the run of observations is that gave the change away: in their middle, of two the lower one
+        where it has fallen, since the other may be from before."""
+        variance = min(LEVEL_VARIANCE_MAX, self._spread / len(run.seen))
+        self._place(tuple(run.seen), variance=variance, middle=middle)
         self._run_up.clear()
         self._run_down.clear()
 
-    def _place(self, seen: Sequence[tuple[float, float, float]], *, variance: float) -> None:
-        """Put the level to the median of some observations, known to `variance` at their load and length. Nothing that
+    def _place(
+        self,
+        seen: Sequence[tuple[float, float, float]],
+        *,
+        variance: float,
+        middle: Callable[[Iterable[float]], float] = median,
+    ) -> None:
+        """Put the level to the middle of some observations, known to `variance` at their load and length. Nothing that
         was known of the exponents says anything of it."""
         load, length = self.load, self.length
         x, y = fmean(load.regressor(at) for _, at, _ in seen), fmean(length.regressor(at) for _, _, at in seen)
-        level = median(
+        level = middle(
             log_value - load.exponent * (load.regressor(met) - x) - length.exponent * (length.regressor(sent) - y)
             for log_value, met, sent in seen
         )

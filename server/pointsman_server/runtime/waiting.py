@@ -31,6 +31,10 @@ median before it is believed."""
 REMAINING_RATIO = 2.0
 """Who has waited so long will wait as long again (Lindy): the expected whole of a wait is twice what has passed."""
 
+EARLY_SHARE = 0.5
+"""Who has waited for less than half the median says nothing, and nor does who began later: so much need not be read where
+many wait as they should."""
+
 STALL_S_MIN = 1.0
 """A shorter silence of a stream is a batch in the making, a tool's thought, a lost packet."""
 STALL_GAP_COUNT = 20.0
@@ -86,17 +90,18 @@ class WaitingRoom:
         with suppress(ValueError):
             self._calls.remove(call)
 
-    def delay(self, now_s: float, level_of: Callable[[float, float], Level | None]) -> Delay | None:
+    def delay(self, now_s: float, level_of: Callable[[float, float], Level | None], *, usual_s: float) -> Delay | None:
         """What is to be expected by those who wait; None as long as nobody waits for unusually long.
 
         Args:
             now_s: The instant.
             level_of: Where the time to first token stands, at a load and for a length of the input.
+            usual_s: The median time to first token.
         """
         surprise = 0.0
         for call in self._calls:
             wait_s = now_s - call.started_s
-            if wait_s <= 0.0:
+            if wait_s <= EARLY_SHARE * usual_s:
                 break
             level = level_of(call.load, call.length)
             if level is None:
