@@ -22,7 +22,7 @@ from execution.played import (
     told,
 )
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from pointsman_server.attempt import UsageCounted
+from pointsman_server.attempt import UsageCounted, token_count
 from pointsman_server.chat import TextDelta
 from pointsman_server.errors import (
     AttemptsExhaustedError,
@@ -94,6 +94,24 @@ def test_a_hedges_loser_counts_as_cancelled() -> None:
         assert before.ttft_s is not None
         assert after.ttft_s is not None
         assert after.ttft_s.p50 > before.ttft_s.p50
+
+    play(scenario())
+
+
+def test_what_a_hedges_loser_was_asked_is_paid_for() -> None:
+    """Tokens and cost of the endpoint that was left are in the metrics and in the traffic, by our own estimate."""
+
+    async def scenario() -> None:
+        reader = InMemoryMetricReader()
+        telemetry = configure_telemetry(TelemetrySettings(), metric_reader=reader)
+        stage = Stage(telemetry, x=always(HANG), y=always(answer()))
+        usages = [e for e in await stage.complete(stage.execution(hedge=True)) if isinstance(e, UsageCounted)]
+        found = points(reader)
+        loser, winner = usages
+        counted = found[names.GEN_AI_CLIENT_TOKEN_USAGE]
+        assert loser.usage.input_token_count == of(counted, pointsman_endpoint="a@x", gen_ai_token_type="input") > 0
+        assert loser.cost_usd == pytest.approx(of(found[names.COST], pointsman_endpoint="a@x"))
+        assert stage.router.traffic.at(stage.clock_s()) == sum(token_count(used.usage) for used in (loser, winner))
 
     play(scenario())
 

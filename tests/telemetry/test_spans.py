@@ -306,6 +306,26 @@ def test_an_exception_is_told_by_its_type_alone(tracing: Tracing, exporter: InMe
     assert "canary" not in "".join(span.to_json() for span in spans.values())
 
 
+def test_a_hedge_says_that_it_is_one(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
+    """An attempt that was begun beside another one has the attribute; the other one lacks it."""
+    request = tracing.request(METHOD, [])
+    request.attempt(1, ENDPOINT).end(error_type=names.ERROR_TYPE_CANCELLED)
+    request.attempt(2, Endpoint("large", "south"), is_hedge=True).end()
+    spans = by_name(exporter)
+    assert names.ATTEMPT_HEDGE not in attributes(spans["chat small"])
+    assert attributes(spans["chat large"])[names.ATTEMPT_HEDGE] is True
+
+
+def test_a_probe_is_a_trace_of_its_own(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
+    """Its span has no parent, and is the parent of its one attempt."""
+    with tracing.probe() as probe:
+        probe.attempt(1, ENDPOINT).end()
+    spans = by_name(exporter)
+    assert spans[names.PROBE_SPAN].parent is None
+    assert spans[names.PROBE_SPAN].kind is SpanKind.INTERNAL
+    assert parent_of(spans["chat small"]) == id_of(spans[names.PROBE_SPAN])
+
+
 def test_the_trace_goes_on_upstream(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
     """The headers for the provider name the attempt's own span as the parent, in the caller's trace."""
     request = tracing.request(METHOD, [("traceparent", TRACEPARENT), ("tracestate", "vendor=1")])
