@@ -87,7 +87,7 @@ def _regret(axes: Sequence[Axes], summaries: Sequence[Summary]) -> None:
             low, high = (min(REGRET_MAX, max(REGRET_MIN, value)) for value in (one.regret_low, one.regret_high))
             axis.plot([low, high], [place, place], color="#00000088", linewidth=1.0)
             bold = "bold" if policy == SHIPPED else "normal"
-            axis.text(max(shown, high) * 1.15, place, f"{one.regret:.0%}", va="center", fontsize=7.5, fontweight=bold)
+            axis.text(max(shown, high) * 1.15, place, _percent(one.regret), va="center", fontsize=7.5, fontweight=bold)
         axis.set_xscale("log")
         axis.set_xlim(REGRET_MIN, REGRET_MAX * 4)
         axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -99,6 +99,11 @@ def _regret(axes: Sequence[Axes], summaries: Sequence[Summary]) -> None:
         axis.set_yticks(range(len(policies)), policies if axis is axes[0] else [""] * len(policies))
     figure = axes[0].figure
     figure.suptitle("Cost beyond the oracle's (median and range over the seeds; dotted: the bar)", fontsize=11)
+
+
+def _percent(share: float) -> str:
+    """Without a sign before nothing."""
+    return f"{share:.1%}" if abs(share) < 0.095 else f"{share:.0%}"
 
 
 def _reactions(axes: Sequence[Axes], traces: Traces) -> None:

@@ -13,6 +13,9 @@ ERROR_PRICE_S = 10.0
 """What an error that the user sees costs beyond the time it took: to notice it, to ask again. An assumption."""
 RETRY_S = 1.0
 """About what a failed try costs beyond its own time: the next endpoint is a little worse."""
+RETRY_BUDGET = 0.2
+"""Further tries per request that anyone should make: a service in trouble is not helped by more. What fails beyond that
+is an error that the user sees, so that it does not pay to stay where many calls fail fast."""
 
 
 def expected_s(
@@ -31,7 +34,8 @@ def expected_s(
         if fails >= 1.0:
             return math.inf
         # A failed try is followed by another one, here or elsewhere; a broken answer is an error in sight.
-        cost_s += fails / (1.0 - fails) * (FAST_ERROR_S + RETRY_S)
+        retries = fails / (1.0 - fails)
+        cost_s += retries * (FAST_ERROR_S + RETRY_S) + max(0.0, retries - RETRY_BUDGET) * ERROR_PRICE_S
         cost_s += failing.break_rate * ERROR_PRICE_S
     return cost_s
 

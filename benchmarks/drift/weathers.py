@@ -128,7 +128,8 @@ def _one_event(weather: Weather, sites: list[Site], seed: int, duration_s: float
 
 def _regimes(weather: Weather, sites: list[Site], seed: int, duration_s: float) -> Scene:
     del seed
-    return Scene(weather, tuple(sites), duration_s, _sequence(sites, REGIME_KINDS, duration_s))
+    events = _sequence(sites, REGIME_KINDS, duration_s)
+    return Scene(weather, tuple(sites), duration_s, events)
 
 
 REGIME_KINDS = (Weather.BROWN_OUT, Weather.HANG, Weather.FAST_ERRORS, Weather.NEWCOMER, Weather.SLOW_DOWN)
