@@ -6,6 +6,7 @@ no part, because all endpoints serve one model; what it would predict of the ans
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -27,7 +28,8 @@ from pointsman_server.memory import DecisionMemory
 from pointsman_server.providers.base import ChatProvider
 from pointsman_server.quality.artifact import builtin_artifact_path, load
 from pointsman_server.quality.model import QualityModel
-from pointsman_server.router import Execution, Router, RoutingRequest
+from pointsman_server.errand import Execution
+from pointsman_server.router import Router, RoutingRequest
 from pointsman_server.runtime.tracker import RuntimeTracker
 from pointsman_server.telemetry.metrics import Metrics
 from pointsman_server.telemetry.spans import Tracing
@@ -41,8 +43,8 @@ SHIPPED = "Pointsman"
 """Its name among the policies."""
 PREFERENCE = Weights.of({Metric.END_TO_END_LATENCY: 1.0})
 """What the runs are judged by: a second is a second, to the first token or after it."""
-EXECUTION = Execution(attempt_count_max=3, ttft_timeout_s=30.0, deadline_s=None)
-"""The server's own defaults."""
+EXECUTION = Execution(attempt_count_max=3, ttft_timeout_s=30.0, deadline_s=None, allow_hedging=True)
+"""The server's own defaults, and hedges as the oracle makes them."""
 DECISION_COUNT = 10_000
 METHOD = "pointsman.v1.RouterService/Complete"
 
@@ -111,6 +113,7 @@ class ShippedRouter:
             memory=DecisionMemory(DECISION_COUNT),
             metrics=Metrics(NoOpMeterProvider().get_meter("drift")),
             clock_s=upstream.clock_s,
+            sleep=asyncio.sleep,
             new_decision_id=lambda: str(next(numbers)),
             new_seed=lambda: random.getrandbits(63),
         )
