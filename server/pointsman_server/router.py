@@ -76,6 +76,7 @@ class Decided:
     decision: Decision
     facts: RequestFacts
     snapshot: RuntimeSnapshot
+    """The runtime state that was decided by."""
     served: ServedRouter
     router_text: str
     """What was decided by, in full: the router's constraints and preferences with the caller's in them."""
