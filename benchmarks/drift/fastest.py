@@ -6,6 +6,7 @@ with the shortest time to first token, and is charged with what that provider th
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ class Watching:
             memory=DecisionMemory(1000),
             metrics=Metrics(NoOpMeterProvider().get_meter("drift")),
             clock_s=lambda: self._now_s,
+            sleep=asyncio.sleep,
             new_decision_id=lambda: str(random.getrandbits(63)),
             new_seed=lambda: random.getrandbits(63),
         )

@@ -23,12 +23,12 @@ from pointsman_server.decision.metrics import Metric
 from pointsman_server.decision.resolve import DEFAULT_ROUTER_NAME, NamedRouter
 from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterAlternative, RouterString
 from pointsman_server.decision.types import Endpoint, Policy, QualityPrediction, Weights
+from pointsman_server.errand import Execution
 from pointsman_server.errors import PointsmanError, StreamBrokenError
 from pointsman_server.memory import DecisionMemory
 from pointsman_server.providers.base import ChatProvider
 from pointsman_server.quality.artifact import builtin_artifact_path, load
 from pointsman_server.quality.model import QualityModel
-from pointsman_server.errand import Execution
 from pointsman_server.router import Router, RoutingRequest
 from pointsman_server.runtime.tracker import RuntimeTracker
 from pointsman_server.telemetry.metrics import Metrics

@@ -19,6 +19,10 @@ LIVE_METRICS = frozenset({Metric.TTFT, Metric.INTER_TOKEN_LATENCY, Metric.END_TO
 """Metrics that are measured and move by the minute; prices and predictions don't."""
 LIVE_TOLERANCE = 0.05
 """Live values that differ by less than this share are the same: real runs spread by 5 to 25 % within minutes."""
+OPTIMISM = 0.6
+"""Of the best live value that anyone shows: a newcomer may be so good. Providers of one model differ by twice as much."""
+LOSS_SHARE_MAX = 0.5
+"""Of the utility scale: what is expected to lose more than this is explored more seldom, in proportion."""
 
 
 class Choice(NamedTuple):
@@ -34,27 +38,30 @@ class Choice(NamedTuple):
 def choose(ranking: Ranking, exploration: Exploration, seed: int) -> Choice:
     """Picks one of a ranking that is not empty."""
     utilities = ranking.utilities
-    # What a utility is measured against: the best candidate's gains and losses together.
-    scale = exploration.near_tie_width * math.fsum([abs(term.contribution) for term in ranking.terms[0]])
-    tied = _near_ties(ranking, threshold=utilities[0] - scale)
-    explored = _worth_exploring(ranking, tied, exploration) if exploration.rate > 0.0 else []
-    explore_share = exploration.rate if explored else 0.0
-    softness = [math.exp((utilities[index] - utilities[0]) / scale) if scale > 0.0 else 1.0 for index in tied]
+    scale = _utility_scale(ranking)
+    width = exploration.near_tie_width * scale
+    tied = _near_ties(ranking, threshold=utilities[0] - width)
+    explored = _explored(ranking, tied, exploration, scale=scale) if exploration.rate > 0.0 else {}
+    explore_share = math.fsum(explored.values())
+    softness = [math.exp((utilities[index] - utilities[0]) / width) if width > 0.0 else 1.0 for index in tied]
     total = math.fsum(softness)
     probabilities = [0.0] * len(utilities)
     for index, weight in zip(tied, softness, strict=True):
         probabilities[index] = (1.0 - explore_share) * weight / total
-    for index in explored:
-        probabilities[index] += explore_share / len(explored)
+    for index, share in explored.items():
+        probabilities[index] += share
     drawn = uniform(seed)
     if drawn < explore_share:
-        index, reason = explored[int(drawn / explore_share * len(explored))], DecisionReason.EXPLORATION
-    else:
-        index = _draw(tied, softness, (drawn - explore_share) / (1.0 - explore_share))
-        reason = DecisionReason.BEST_UTILITY if index == 0 else DecisionReason.NEAR_TIE
-        if len(utilities) == 1:
-            reason = DecisionReason.ONLY_CANDIDATE
-    return Choice(index, reason, probabilities)
+        place = _draw(list(explored), list(explored.values()), drawn / explore_share)
+        return Choice(place, DecisionReason.EXPLORATION, probabilities)
+    place = _draw(tied, softness, (drawn - explore_share) / (1.0 - explore_share))
+    reason = DecisionReason.BEST_UTILITY if place == 0 else DecisionReason.NEAR_TIE
+    return Choice(place, DecisionReason.ONLY_CANDIDATE if len(utilities) == 1 else reason, probabilities)
+
+
+def _utility_scale(ranking: Ranking) -> float:
+    """What a utility is measured against: the best candidate's gains and losses together."""
+    return math.fsum([abs(term.contribution) for term in ranking.terms[0]])
 
 
 def _near_ties(ranking: Ranking, *, threshold: float) -> list[int]:
@@ -82,8 +89,13 @@ def dominates(better: Terms, worse: Terms) -> bool:
     return strictly
 
 
-def _worth_exploring(ranking: Ranking, tied: Sequence[int], exploration: Exploration) -> list[int]:
-    """Indices of candidates without fresh data that would win if their live values were the best that anyone shows."""
+def _explored(ranking: Ranking, tied: Sequence[int], exploration: Exploration, *, scale: float) -> dict[int, float]:
+    """The candidates without fresh data that are tried, each with its share of the decisions.
+
+    These are the ones that would win if they were faster than the fastest by as much as providers differ. Who was never
+    called is tried at the full rate; of whom it is known that he was slow only as often as the loss that this is
+    expected to bring allows: what he shows is worth as much, and costs more.
+    """
     ages_s = [draft.runtime.age_s for draft in ranking.drafts]
     stale = [
         index
@@ -91,7 +103,7 @@ def _worth_exploring(ranking: Ranking, tied: Sequence[int], exploration: Explora
         if (age_s is None or age_s > exploration.stale_after_s) and index not in tied
     ]
     if not stale:
-        return []
+        return {}
     best_live: dict[Metric, float] = {}
     for terms in ranking.terms:
         for term in terms:
@@ -99,14 +111,21 @@ def _worth_exploring(ranking: Ranking, tied: Sequence[int], exploration: Explora
                 known = best_live.get(term.metric)
                 best_live[term.metric] = term.value if known is None else min(known, term.value)
     losses = [max(0.0, ranking.utilities[0] - utility) for utility in ranking.utilities]
-    return [index for index in stale if _gain_if_fast(ranking.terms[index], best_live) > losses[index]]
+    worth = [index for index in stale if _gain_if_fast(ranking.terms[index], best_live) > losses[index]]
+    share = exploration.rate / max(1, len(worth))
+    return {
+        index: share
+        if ages_s[index] is None
+        else min(share, share * LOSS_SHARE_MAX * scale / max(losses[index], 1e-12))
+        for index in worth
+    }
 
 
 def _gain_if_fast(terms: Terms, best_live: Mapping[Metric, float]) -> float:
-    """What a utility would gain by live values as good as the best. Without a weight on anything live there is nothing to
-    learn that could change the ranking, and the gain is 0."""
+    """What a utility would gain by live values that are somewhat better than the best. Without a weight on anything live
+    there is nothing to learn that could change the ranking, and the gain is 0."""
     return math.fsum(
-        term.weight * (term.value - best_live.get(term.metric, term.value))
+        term.weight * max(0.0, term.value - OPTIMISM * best_live.get(term.metric, term.value))
         for term in terms
         if term.metric in LIVE_METRICS
     )
