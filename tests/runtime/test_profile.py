@@ -24,7 +24,7 @@ def evening(hour: float) -> float:
 
 
 def lived(seed: int, day_count: int, *, hour: float, slow: bool = True) -> RuntimeTracker:
-    """A tracker after so many days, and the hours of one more, of a call every two minutes."""
+    """A tracker after so many days, and the hours of one more, of a call every four minutes."""
     rng, tracker, at_s = random.Random(seed), RuntimeTracker(unix_offset_s=MIDNIGHT_S), 0.0
     while at_s < day_count * DAY_S + hour * HOUR_S:
         of_day = math.exp(random.Random(seed * 1000 + int(at_s // DAY_S)).gauss(0.0, 0.2))
@@ -32,7 +32,7 @@ def lived(seed: int, day_count: int, *, hour: float, slow: bool = True) -> Runti
         attempt = tracker.start(NAME, input_token_count=500, now_s=at_s)
         attempt.first_token(at_s + ttft_s)
         attempt.succeed(output_token_count=100, now_s=at_s + ttft_s + 1.0)
-        at_s += 120.0
+        at_s += 240.0
     return tracker
 
 
