@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +16,7 @@ from random import Random
 
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.trace import NoOpTracerProvider
+from pointsman_server.app import PROBE_LOOK_INTERVAL_S
 from pointsman_server.catalog.catalog import Catalog, CatalogEntry
 from pointsman_server.chat import Conversation, Message, ReasoningDelta, Role, TextDelta, TextPart, ToolCallDelta
 from pointsman_server.decision.facts import BYTES_PER_TOKEN
@@ -25,7 +26,9 @@ from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterAlternat
 from pointsman_server.decision.types import Endpoint, Policy, QualityPrediction, Weights
 from pointsman_server.errand import Execution
 from pointsman_server.errors import PointsmanError, StreamBrokenError
+from pointsman_server.execution.probing import ProbeSchedule, ProbeSettings
 from pointsman_server.memory import DecisionMemory
+from pointsman_server.prober import Prober
 from pointsman_server.providers.base import ChatProvider
 from pointsman_server.quality.artifact import builtin_artifact_path, load
 from pointsman_server.quality.model import QualityModel
@@ -45,6 +48,10 @@ PREFERENCE = Weights.of({Metric.END_TO_END_LATENCY: 1.0})
 """What the runs are judged by: a second is a second, to the first token or after it."""
 EXECUTION = Execution(attempt_count_max=3, ttft_timeout_s=30.0, deadline_s=None, allow_hedging=True)
 """The server's own defaults, and hedges as the oracle makes them."""
+PROBES = ProbeSettings(after_s=15.0, tokens_per_hour_max=1_000_000, usd_per_day_max=10.0)
+"""Opted in, and held down by 1 % of the traffic's tokens alone, which is what is reported."""
+PRICE = 1.0
+"""USD per million tokens, of all alike: without a price nobody is probed."""
 DECISION_COUNT = 10_000
 METHOD = "pointsman.v1.RouterService/Complete"
 
@@ -68,7 +75,7 @@ def _quality_model() -> QualityModel:
 def catalog_of(sites: Sequence[Site]) -> Catalog:
     """The catalog that lists these sites."""
     return Catalog.of(
-        CatalogEntry(endpoint=Endpoint(MODEL, site.provider), upstream_model=MODEL, quality_model=MODEL)
+        CatalogEntry(endpoint=Endpoint(MODEL, site.provider, PRICE, PRICE), upstream_model=MODEL, quality_model=MODEL)
         for site in sites
     )
 
@@ -103,6 +110,7 @@ class ShippedRouter:
 
     def __init__(self, upstream: Upstream, *, seed: int) -> None:
         random, numbers = Random(seed), itertools.count()
+        metrics = Metrics(NoOpMeterProvider().get_meter("drift"))
         providers: dict[str, ChatProvider] = {
             live.site.provider: SimulatedProvider(live, upstream) for live in upstream.live
         }
@@ -111,13 +119,29 @@ class ShippedRouter:
             world_of(catalog_of([live.site for live in upstream.live]), providers, PREFERENCE),
             tracker=RuntimeTracker(),
             memory=DecisionMemory(DECISION_COUNT),
-            metrics=Metrics(NoOpMeterProvider().get_meter("drift")),
+            metrics=metrics,
             clock_s=upstream.clock_s,
             sleep=asyncio.sleep,
             new_decision_id=lambda: str(next(numbers)),
             new_seed=lambda: random.getrandbits(63),
         )
         self._tracing = Tracing(NoOpTracerProvider().get_tracer("drift"))
+        self._prober = Prober(
+            ProbeSchedule(random.random),
+            tracker=self.router.tracker,
+            metrics=metrics,
+            tracing=self._tracing,
+            traffic=self.router.traffic,
+            clock_s=upstream.clock_s,
+        )
+        settings = dict.fromkeys(providers, PROBES)
+        # It ends with the loop.
+        self._probing = asyncio.create_task(self._probe(settings))
+
+    async def _probe(self, settings: Mapping[str, ProbeSettings]) -> None:
+        while True:
+            await asyncio.sleep(PROBE_LOOK_INTERVAL_S)
+            await self._prober.look(self.router.world, settings)
 
     async def serve(self, request: Request) -> Answered:
         """Completes a request to its end."""

@@ -12,7 +12,13 @@ from pointsman_server.decision.decide import decide
 from pointsman_server.decision.facts import request_facts
 from pointsman_server.decision.types import DecisionInput, RejectionReason, RuntimeSnapshot
 from pointsman_server.errors import DeadlineExceededError, UpstreamError, UpstreamErrorKind
-from pointsman_server.execution.probing import PROBE_TOKEN_COUNT, ProbeSchedule, ProbeSettings, ProbeTarget
+from pointsman_server.execution.probing import (
+    PROBE_OUTPUT_TOKEN_COUNT,
+    PROBE_TOKEN_COUNT,
+    ProbeSchedule,
+    ProbeSettings,
+    ProbeTarget,
+)
 from pointsman_server.execution.sliding import SlidingSum
 from pointsman_server.runtime.tracker import RuntimeTracker
 from pointsman_server.telemetry.metrics import Metrics
@@ -20,11 +26,14 @@ from pointsman_server.telemetry.spans import Tracing
 from pointsman_server.world import World
 
 PROBE = Conversation(
-    (Message(Role.USER, (TextPart("Hi"),)),), sampling=SamplingOptions(output_token_count_max=1, temperature=0.0)
+    (Message(Role.USER, (TextPart("Count to nine."),)),),
+    sampling=SamplingOptions(output_token_count_max=PROBE_OUTPUT_TOKEN_COUNT, temperature=0.0),
 )
-"""The shortest question that every model takes, and the shortest answer."""
+"""A short question whose answer is as long as it may be."""
 SILENCE_S_MAX = 10.0
 """A probe without a token for so long has failed: nobody would wait for such an endpoint."""
+SURPRISE_RATIO = 0.6
+"""A probe that is answered in less than this share of the expected time: providers' own spread is a tenth to a quarter."""
 PROBE_S_MAX = 30.0
 """A probe of an endpoint that answers whole, or never ends, is left after so long."""
 BARRED = frozenset(
@@ -93,6 +102,7 @@ class Prober:
         attempt = Attempt(
             plan, tracker=self._tracker, metrics=self._metrics, traffic=self._traffic, clock_s=self._clock_s
         )
+        expected_s = self._tracker.snapshot(self._clock_s()).of(target.endpoint_name).ttft_s
         error_type: str | None = None
         with self._tracing.probe() as span:
             try:
@@ -106,7 +116,12 @@ class Prober:
         used = attempt.usage() if attempt.has_used_tokens else None
         count = 0 if used is None else token_count(used.usage)
         cost = 0.0 if used is None else used.cost_usd or 0.0
-        self._schedule.settle(target, token_count=count, cost_usd=cost, now_s=self._clock_s())
+        is_surprise = (
+            expected_s is not None
+            and attempt.first_delta_s is not None
+            and attempt.first_delta_s - attempt.started_s < SURPRISE_RATIO * expected_s.p50
+        )
+        self._schedule.settle(target, token_count=count, cost_usd=cost, is_surprise=is_surprise, now_s=self._clock_s())
         self._metrics.probed(entry.endpoint, token_count=count, error_type=error_type)
 
 

@@ -35,7 +35,7 @@ from pointsman import (
 )
 from pointsman.v1 import routing_pb2
 from pointsman_server.app import Application, Chance
-from pointsman_server.execution.probing import PROBE_TOKEN_COUNT
+from pointsman_server.execution.probing import PROBE_OUTPUT_TOKEN_COUNT, PROBE_TOKEN_COUNT
 from pointsman_server.providers.scripted import (
     LAST_CHUNK,
     Hang,
@@ -172,7 +172,7 @@ def busy() -> Script:
 
 async def test_an_endpoint_that_nobody_calls_is_probed() -> None:
     """Once it is unseen for long, and there is traffic that pays for it, an endpoint of a provider that opted in gets a
-    question of one token: its figures are known then, and metrics and a trace of its own tell of it. Endpoints of other
+    question of a few tokens: its figures are known then, and metrics and a trace of its own tell of it. Endpoints of other
     providers, and such as no router could choose, get none."""
     reader, exporter = InMemoryMetricReader(), InMemorySpanExporter()
     telemetry = configure_telemetry(TelemetrySettings(), metric_reader=reader, span_exporter=exporter)
@@ -209,8 +209,8 @@ async def test_an_endpoint_that_nobody_calls_is_probed() -> None:
         assert len(idle.connections) == 1
         assert other.connections == []
     asked = json.loads(request.body)
-    assert (asked["model"], asked["max_tokens"]) == ("a", 1)
-    assert asked["messages"] == [{"role": "user", "content": "Hi"}]
+    assert (asked["model"], asked["max_tokens"]) == ("a", PROBE_OUTPUT_TOKEN_COUNT)
+    assert asked["messages"] == [{"role": "user", "content": "Count to nine."}]
     assert runtimes["a@idle"].HasField("ttft")
     assert runtimes["a@idle"].observation_count == 1
     assert runtimes["b@idle"].observation_count == runtimes["a@other"].observation_count == 0

@@ -155,7 +155,7 @@ def test_every_budget_holds_at_any_time(
 
 
 def test_what_a_probe_costs_beyond_the_estimate_is_taken_off_later() -> None:
-    """An endpoint that thinks before its one token uses up more than was reserved, and the budget knows."""
+    """An endpoint that thinks before its few tokens uses up more than was reserved, and the budget knows."""
     schedule = without_jitter()
     dear = target("a@x", replace(PLENTY, tokens_per_hour_max=100), cost_usd=0.01)
     probed(schedule, dear, now_s=0.0)
@@ -163,6 +163,19 @@ def test_what_a_probe_costs_beyond_the_estimate_is_taken_off_later() -> None:
     schedule.settle(dear, token_count=90, cost_usd=0.02, now_s=101.0)
     assert probed(schedule, dear, now_s=300.0) is None
     assert probed(schedule, dear, now_s=100.0 + 3660.0) == "a@x"
+
+
+def test_a_surprise_is_asked_again_at_once() -> None:
+    """What answers much faster than expected is probed again without waiting for its turn, once, and within the budgets."""
+    schedule = without_jitter()
+    first = target("a@x")
+    probed(schedule, first, target("b@x"), now_s=0.0)
+    assert probed(schedule, first, target("b@x"), now_s=100.0) == "a@x"
+    schedule.settle(first, token_count=10, cost_usd=0.0, is_surprise=True, now_s=100.5)
+    assert probed(schedule, first, target("b@x"), now_s=100.6, traffic=0.0) is None
+    assert probed(schedule, first, target("b@x"), now_s=100.7) == "a@x"
+    schedule.settle(first, token_count=10, cost_usd=0.0, now_s=101.0)
+    assert probed(schedule, first, target("b@x"), now_s=103.0) == "b@x"
 
 
 def test_one_that_has_left_the_configuration_is_forgotten() -> None:

@@ -1,4 +1,4 @@
-"""Which endpoint is worth a probe: a call of one token, made for no caller, to one that has not been seen for a while.
+"""Which endpoint is worth a probe: a call of a few tokens, made for no caller, to one that has not been seen for a while.
 
 Traffic tells what is in use; an endpoint that is not, because it was slow an hour ago, may have become the best since. A
 probe asks it. It is opt-in by provider, since it costs money, and held down by three budgets at once: the provider's
@@ -15,8 +15,10 @@ from pointsman_server.execution.sliding import SlidingSum
 
 TRAFFIC_SHARE = 0.01
 """Tokens of probes, as a share of those of the traffic of the last hour: without traffic nobody needs to know."""
-PROBE_TOKEN_COUNT = 16
-"""What a probe is taken to cost until it is known: a word, what a chat template adds to it, and one token of answer."""
+PROBE_OUTPUT_TOKEN_COUNT = 8
+"""The answer's length: one token shows no speed, and the gaps between eight tell it within a third."""
+PROBE_TOKEN_COUNT = 24
+"""What a probe is taken to cost until it is known: a few words, what a chat template adds to them, and the answer."""
 JITTER = 0.5
 """An endpoint is probed after 1 to 1.5 times its `after_s`, drawn anew each time: replicas and endpoints that start
 together drift apart."""
@@ -77,6 +79,8 @@ class ProbeSchedule:
         """When each target was probed last, or came into sight."""
         self._stretch: dict[str, float] = {}
         """By how much each target's `after_s` is stretched this time."""
+        self._surprises: set[str] = set()
+        """Targets whose last probe was much faster than expected."""
         self._spending: dict[str, _Spending] = {}
         self._tokens = SlidingSum(bucket_s=60.0, bucket_count=60)
         self._free_at_s = 0.0
@@ -98,8 +102,6 @@ class ProbeSchedule:
             now_s: When this is.
         """
         self._follow(targets, now_s)
-        if now_s < self._free_at_s:
-            return None
         if self._tokens.at(now_s) + PROBE_TOKEN_COUNT > TRAFFIC_SHARE * traffic_token_count:
             return None
         overdue = [
@@ -107,18 +109,25 @@ class ProbeSchedule:
             for target in targets
             if _may_be_asked(snapshot.of(target.endpoint_name)) and self._can_pay(target, now_s)
         ]
-        due = [(overdue_s, target) for overdue_s, target in overdue if overdue_s >= 0.0]
-        if not due:
+        again = [(overdue_s, target) for overdue_s, target in overdue if target.endpoint_name in self._surprises]
+        due = again or [(overdue_s, target) for overdue_s, target in overdue if overdue_s >= 0.0]
+        if not due or (now_s < self._free_at_s and not again):
             return None
         _, chosen = max(due, key=lambda pair: pair[0])
         self._touched_s[chosen.endpoint_name] = now_s
         self._stretch[chosen.endpoint_name] = self._drawn_stretch()
+        self._surprises.discard(chosen.endpoint_name)
         self._free_at_s = now_s + GAP_S * (1.0 + self._draw())
         self._book(chosen, token_count=PROBE_TOKEN_COUNT, cost_usd=chosen.cost_usd, now_s=now_s)
         return chosen
 
-    def settle(self, target: ProbeTarget, *, token_count: int, cost_usd: float, now_s: float) -> None:
-        """A probe used so much; what it was not taken to cost beforehand is taken off now."""
+    def settle(
+        self, target: ProbeTarget, *, token_count: int, cost_usd: float, is_surprise: bool = False, now_s: float
+    ) -> None:
+        """A probe used so much; what it was not taken to cost beforehand is taken off now. Where what it showed is a
+        surprise, another one follows at once, to tell chance from a change: one fast answer is no proof."""
+        if is_surprise:
+            self._surprises.add(target.endpoint_name)
         more_tokens = max(0, token_count - PROBE_TOKEN_COUNT)
         self._book(target, token_count=more_tokens, cost_usd=max(0.0, cost_usd - target.cost_usd), now_s=now_s)
 
@@ -128,6 +137,7 @@ class ProbeSchedule:
             self._touched_s[name] = now_s
         self._touched_s = _only(self._touched_s, names)
         self._stretch = _only(self._stretch, names)
+        self._surprises &= names
         for target in targets:
             if target.endpoint_name not in self._stretch:
                 self._stretch[target.endpoint_name] = self._drawn_stretch()
