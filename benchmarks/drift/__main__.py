@@ -81,7 +81,7 @@ def measure(job: Job) -> tuple[list[Figures], Traces]:
 def jobs(options: argparse.Namespace) -> list[Job]:
     """What is asked for, the longest first."""
     levels = MEASURED if options.data is None else calibrated(options.data)
-    seeds = TUNING_SEEDS if options.tuning else SEEDS
+    seeds = (TUNING_SEEDS if options.tuning else SEEDS)[: options.seeds]
     weathers = [Weather(name) for name in options.weathers.split(",")] if options.weathers else list(Weather)
     listed = []
     for weather in weathers:
