@@ -121,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the traces; without it arrivals and levels are made up")
     parser.add_argument("--weathers", default="", help="only these, with commas between them")
+    parser.add_argument("--seeds", type=int, help="only so many of the seeds")
     parser.add_argument(
         "--tuning", action="store_true", help="other seeds than those that are reported; writes nothing"
     )
