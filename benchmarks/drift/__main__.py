@@ -81,7 +81,7 @@ def measure(job: Job) -> tuple[list[Figures], Traces]:
 def jobs(options: argparse.Namespace) -> list[Job]:
     """What is asked for, the longest first."""
     levels = MEASURED if options.data is None else calibrated(options.data)
-    seeds = TUNING_SEEDS if options.tuning else SEEDS
+    seeds = (TUNING_SEEDS if options.tuning else SEEDS)[: options.seeds]
     weathers = [Weather(name) for name in options.weathers.split(",")] if options.weathers else list(Weather)
     listed = []
     for weather in weathers:
@@ -121,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the traces; without it arrivals and levels are made up")
     parser.add_argument("--weathers", default="", help="only these, with commas between them")
+    parser.add_argument("--seeds", type=int, help="only so many of the seeds")
     parser.add_argument(
         "--tuning", action="store_true", help="other seeds than those that are reported; writes nothing"
     )

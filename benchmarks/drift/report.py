@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from benchmarks.drift.fastest import SparseFigures
+from benchmarks.drift.fastest import PATIENCE_S, SparseFigures
 from benchmarks.drift.figures import Figures, Summary
 from benchmarks.drift.policies import BASELINES
 from benchmarks.drift.shipped import SHIPPED
@@ -214,12 +214,13 @@ def bar_table(results: Results) -> list[str]:
         value_max, aim = (shown(value, bar.unit) for value in (bar.value_max, bar.aim))
         lines.append(f"| {bar.name} | {shown(bar.value, bar.unit)} | {value_max} | {aim} | {holds} | {peers} |")
     if results.sparse is not None:
-        others = ", ".join(
-            f"{name} {shown(value - 1.0, '%')}" for name, value in results.sparse.ratio.items() if name != SHIPPED
-        )
+        told = [
+            ", ".join(f"{name} {shown(value - 1.0, '%')}" for name, value in ratio.items())
+            for ratio in (results.sparse.ratio, results.sparse.capped_ratio)
+        ]
         lines += [
             "",
-            f"On thefastest.ai's {results.sparse.series_count} series of a region and a model ({results.sparse.choice_count} choices), beyond the best fixed provider: {others}.",
+            f"On thefastest.ai's {results.sparse.series_count} series of a region and a model ({results.sparse.choice_count} choices), beyond the best fixed provider: {told[0]}. With everything beyond {PATIENCE_S:g} s cut to that: {told[1]}.",
         ]
     speed = results.speed
     lines += [
@@ -250,7 +251,7 @@ def regret_table(results: Results) -> list[str]:
 def document(results: Results) -> str:
     """The section of docs/runtime.md."""
     lines = [
-        f"{len(results.seeds)} seeds; {results.traces_from}. Medians over the seeds; the peers are in the same runs.",
+        f"{len(results.seeds)} seeds; {results.traces_from}. Medians over the seeds; the peers are in the same runs. [All figures](../benchmarks/results/drift.md).",
         "",
         *bar_table(results),
         "",

@@ -29,6 +29,9 @@ NEWCOMER_SHARE = 0.6
 """What the endpoint that becomes the best costs, of what the best one costs."""
 LIMIT_PER_S, LIMIT_BURST = 1.5, 4
 DRIFT_FACTOR = 1.45
+DRIFT_PERIOD_S = 100.0
+"""The shortest. Who knew everything 10 s late would pay 3 to 5 % for it, 20 s late 10 to 17 %; with 40 s instead, being
+late by 5 s alone would cost 6 to 11 %, and answers take about as long."""
 CONVERSATIONS, LONG_CONVERSATIONS = "azure2023_conv_arrivals.csv", "mooncake_conversation_arrivals.csv"
 WARM_UP_S = 60.0
 """Everyone starts without knowing anything, as a server does once in its life: what it knows survives a restart. Figures
@@ -92,7 +95,7 @@ DESCRIPTIONS: dict[Weather, str] = {
     Weather.LOAD: f"beyond {KNEE_COUNT} calls every endpoint gets slower by {SLOPE:.0%} with each",
     Weather.HERD: "load, and four replicas of the gateway that know nothing of each other",
     Weather.ALL: "load, rate limits, drift, brown-out, hang, fast errors and slow-down, two replicas",
-    Weather.FAST_DRIFT: "every endpoint swings by itself, with periods of 40 to 200 s",
+    Weather.FAST_DRIFT: f"every endpoint swings by itself, with periods of {DRIFT_PERIOD_S:g} to 500 s",
     Weather.DAY_NIGHT: "the two best endpoints swap their places slowly and back",
     Weather.BREAKS: f"{BREAK_SHARE:.0%} of the best endpoint's answers break off midway for a while",
     Weather.REGION: "all endpoints of the best one's region reset their connections for a while",
@@ -200,7 +203,7 @@ def _all(weather: Weather, sites: list[Site], seed: int, duration_s: float) -> S
 
 
 def _fast_drift(weather: Weather, sites: list[Site], seed: int, duration_s: float) -> Scene:
-    drifting = tuple(site.with_drift(*_swings(seed, site, 40.0, DRIFT_FACTOR)) for site in sites)
+    drifting = tuple(site.with_drift(*_swings(seed, site, DRIFT_PERIOD_S, DRIFT_FACTOR)) for site in sites)
     return Scene(weather, drifting, duration_s)
 
 

@@ -50,7 +50,7 @@ from benchmarks.harness.machine import this_machine
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 7
 DURATION_S = 150.0
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 NOISE = 0.03
 """The oracle knows no more of chance than anyone: within so much another rule may be luckier."""
 
@@ -265,7 +265,7 @@ class TestWeathers:
     def test_fast_drift_changes_who_is_best(self) -> None:
         """Within minutes several endpoints have been the best."""
         listed = staged(Weather.FAST_DRIFT).sites
-        assert len({ranked(listed, float(at_s))[0] for at_s in range(0, 400, 5)}) >= 2
+        assert len({ranked(listed, float(at_s))[0] for at_s in range(0, 900, 5)}) >= 2
 
     def test_regimes_and_all_come_in_sequence(self) -> None:
         """Their events don't overlap, and lie within the run."""
@@ -590,6 +590,7 @@ def test_sparse_sessions_are_judged_against_the_best_fixed_provider(tmp_path: Pa
     assert found.ratio["last benchmark"] == found.ratio["mean of the last 5"] == 1.0
     assert found.ratio[SHIPPED] == pytest.approx(1.0, abs=0.05)
     assert found.ratio["random"] > 1.3
+    assert found.capped_ratio == found.ratio
 
 
 def test_a_quick_run_works_without_data_and_writes_nothing(tmp_path: Path) -> None:

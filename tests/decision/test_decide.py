@@ -404,7 +404,7 @@ def ill(*, open_s: float | None, second: EndpointRuntime, bounds: tuple[Bound, .
 def test_where_every_breaker_is_open_the_best_endpoint_is_tried() -> None:
     """Rather than to refuse, the decision takes the best of the ill, says so, and keeps the other to fail over to."""
     slower = EndpointRuntime(ttft_s=Latency(1.0, 1.0, 1.0, 1.0, 1.0), breaker=BreakerState.OPEN, retry_after_s=2.0)
-    decision = ill(open_s=100.0, second=slower)
+    decision = ill(open_s=30.0, second=slower)
     assert decision.reason is DecisionReason.PANIC
     assert [candidate.endpoint.name for candidate in decision.eligible] == ["m@first", "m@second"]
 

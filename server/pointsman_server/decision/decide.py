@@ -10,7 +10,7 @@ from pointsman_server.decision.feasibility import PASSED, Verdict, judge, relaxa
 from pointsman_server.decision.types import Candidate, Decision, DecisionInput, DecisionReason
 from pointsman_server.decision.utility import Terms, rank
 
-PANIC_OPEN_S_MAX = 120.0
+PANIC_OPEN_S_MAX = 60.0
 """As long as failures can keep a breaker open (see `runtime.breaker`). One that stays open for longer was opened by a
 refused key, which trying does not mend."""
 
