@@ -48,7 +48,7 @@ PREFERENCE = Weights.of({Metric.END_TO_END_LATENCY: 1.0})
 """What the runs are judged by: a second is a second, to the first token or after it."""
 EXECUTION = Execution(attempt_count_max=3, ttft_timeout_s=30.0, deadline_s=None, allow_hedging=True)
 """The server's own defaults, and hedges as the oracle makes them."""
-PROBES = ProbeSettings(after_s=15.0, tokens_per_hour_max=1_000_000, usd_per_day_max=10.0)
+PROBES = ProbeSettings(after_s=8.0, tokens_per_hour_max=1_000_000, usd_per_day_max=10.0)
 """Opted in, and held down by 1 % of the traffic's tokens alone, which is what is reported."""
 PRICE = 1.0
 """USD per million tokens, of all alike: without a price nobody is probed."""

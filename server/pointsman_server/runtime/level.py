@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, median, median_low
 from typing import NamedTuple
 
+from pointsman_server.runtime.sessions import RETURN_S_MIN, SESSION_GAP_S, Sessions
 from pointsman_server.runtime.summary import GrowthSummary, LevelSummary
 
 SPREAD_VARIANCE_PRIOR = 0.25
@@ -183,6 +184,7 @@ class LevelFilter:
         "_run_down",
         "_run_up",
         "_seen_s",
+        "_sessions",
         "_spread",
         "length",
         "load",
@@ -201,6 +203,7 @@ class LevelFilter:
         self._cross_slopes = 0.0
         self._spread = SPREAD_VARIANCE_PRIOR
         self._seen_s = 0.0
+        self._sessions = Sessions()
         self._run_up = _Run()
         self._run_down = _Run()
 
@@ -216,14 +219,17 @@ class LevelFilter:
             return None
         x, y = self.load.regressor(self.load.usual), self.length.regressor(self.length.usual)
         log_median = self._intercept + self.load.exponent * x + self.length.exponent * y
-        variance = self._variance(x, y) + max(0.0, now_s - self._seen_s) * LEVEL_VARIANCE_PER_S
+        silent_s = max(0.0, now_s - self._seen_s)
+        variance = self._variance(x, y) + silent_s * LEVEL_VARIANCE_PER_S
+        log_median += self._sessions.returned(log_median, silent_s)
         for growth, quantity, usual in ((self.load, load, x), (self.length, length, y)):
             exponent = growth.shrunk
             if quantity is not None and exponent > 0.0:
                 further = growth.regressor(quantity) - usual
                 log_median += exponent * further
                 variance += min(growth.variance, exponent * exponent) * further * further
-        return Level(log_median, math.sqrt(min(LEVEL_VARIANCE_MAX, variance)), math.sqrt(self._spread))
+        known = min(self._sessions.variance(LEVEL_VARIANCE_MAX), variance)
+        return Level(log_median, math.sqrt(known), math.sqrt(self._spread))
 
     def growth(self, *, load: float, length: float) -> float:
         """By how much the logarithm of the median lies higher there than at the usual load and length."""
@@ -313,6 +319,7 @@ class LevelFilter:
     def shift(self, by: float) -> None:
         """Move the level: what it is measured against has moved."""
         self._intercept += by
+        self._sessions.shift(by)
         for run in (self._run_up, self._run_down):
             shifted = [(log_value + by, load, length) for log_value, load, length in run.seen]
             run.seen.clear()
@@ -331,6 +338,7 @@ class LevelFilter:
             seen_unix_s=self._seen_s + unix_offset_s,
             load=self.load.summary(),
             length=self.length.summary(),
+            sessions=self._sessions.summary(),
         )
 
     def restore(self, summary: LevelSummary, *, now_s: float, unix_offset_s: float) -> None:
@@ -343,12 +351,21 @@ class LevelFilter:
         self._seen_s = min(now_s, summary.seen_unix_s - unix_offset_s)
         self.load.restore(summary.load)
         self.length.restore(summary.length)
+        self._sessions.restore(summary.sessions)
 
     def _age(self, now_s: float) -> None:
-        """Let doubt grow up to `now_s`."""
+        """Let doubt grow up to `now_s`, and the level return to the usual one."""
         elapsed_s = max(0.0, now_s - self._seen_s)
         self._seen_s = max(self._seen_s, now_s)
         self._intercept_variance += min(LEVEL_VARIANCE_MAX, elapsed_s * LEVEL_VARIANCE_PER_S)
+        if elapsed_s >= RETURN_S_MIN and (level := self.log_median) is not None:
+            self._intercept += self._sessions.returned(level, elapsed_s)
+            if elapsed_s >= SESSION_GAP_S:
+                self._sessions.end(level)
+                between = self._sessions.variance(LEVEL_VARIANCE_MAX)
+                self._intercept_variance = min(self._intercept_variance, between)
+                self._run_up.clear()
+                self._run_down.clear()
         for growth in (self.load, self.length):
             if growth.usual > 0.0 and growth.variance < EXPONENT_VARIANCE_PRIOR:
                 growth.variance += EXPONENT_VARIANCE_PER_OBSERVATION

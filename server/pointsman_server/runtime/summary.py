@@ -45,6 +45,15 @@ class GrowthSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsSummary:
+    """See `sessions.Sessions`."""
+
+    count: int
+    mean: float
+    squares: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LevelSummary:
     """See `level.LevelFilter`."""
 
@@ -58,6 +67,7 @@ class LevelSummary:
     seen_unix_s: float
     load: GrowthSummary
     length: GrowthSummary
+    sessions: SessionsSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +235,15 @@ def _level(read: _Object) -> LevelSummary:
         seen_unix_s=read.figure("seen_unix_s"),
         load=_growth(read.object("load")),
         length=_growth(read.object("length")),
+        sessions=_sessions(read.object("sessions")),
+    )
+
+
+def _sessions(read: _Object) -> SessionsSummary:
+    return SessionsSummary(
+        count=read.count("count"),
+        mean=read.figure("mean", low=-1e3, high=1e3),
+        squares=read.figure("squares", low=0.0, high=1e6),
     )
 
 
