@@ -187,6 +187,6 @@ def decision_inputs(
             draw(st.dictionaries(st.sampled_from([endpoint.name for endpoint in catalog]), runtimes))
         ),
         seed=draw(st.integers(0, 2**63 - 1)),
-        exploration=exploration or draw(st.builds(Exploration, rate=st.sampled_from([0.0, 0.02, 0.5]))),
+        exploration=exploration or draw(st.builds(Exploration, rate=st.sampled_from([0.0, 0.02, 0.5, 1.0]))),
         risk_table=draw(st.none() | risk_tables()),
     )

@@ -297,6 +297,28 @@ def test_exploration_tries_what_could_win_at_its_rate() -> None:
     assert abs(share - 0.1) < 0.03
 
 
+def test_what_was_never_called_is_tried_though_it_could_at_best_be_as_fast_as_the_fastest() -> None:
+    """Where latency alone is weighed, somebody unknown may be faster than everyone who is known."""
+    known = EndpointRuntime(ttft_s=FLAT, age_s=1.0)
+    decision = loaded(RequestFacts(10), known, EndpointRuntime(), exploration=Exploration(rate=0.1))
+    assert [(c.endpoint.name, c.probability) for c in decision.candidates if c.endpoint.name == "m@second"] == [
+        ("m@second", pytest.approx(0.1))
+    ]
+
+
+def test_what_was_slow_is_tried_again_more_seldom_than_what_was_nearly_as_good() -> None:
+    """To look again costs what is expected to be lost, so ten times as slow is looked at a fraction as often."""
+
+    def share(slow_s: float) -> float:
+        known = EndpointRuntime(ttft_s=FLAT, age_s=1.0)
+        slow = EndpointRuntime(ttft_s=Latency(slow_s, slow_s, slow_s, slow_s, slow_s), age_s=1000.0)
+        decision = loaded(RequestFacts(10), known, slow, exploration=Exploration(rate=0.1))
+        return next(c.probability for c in decision.candidates if c.endpoint.name == "m@second")
+
+    assert share(0.12) == pytest.approx(0.1)
+    assert 0.0 < share(1.0) < 0.2 * share(0.12)
+
+
 def test_exploration_leaves_alone_what_cannot_win() -> None:
     """An endpoint whose quality is hopeless is not tried just because its latency is unknown."""
     reasons = {stale_rival(seed=seed, rate=0.5, rival_quality=0.3).reason for seed in range(200)}
@@ -325,7 +347,12 @@ def test_fallbacks_are_tried_in_their_order() -> None:
 
 
 def loaded(
-    facts: RequestFacts, first: EndpointRuntime, second: EndpointRuntime, bound: Bound | None = None
+    facts: RequestFacts,
+    first: EndpointRuntime,
+    second: EndpointRuntime,
+    bound: Bound | None = None,
+    *,
+    exploration: Exploration = NO_EXPLORATION,
 ) -> Decision:
     """One model at two providers, of which the faster one is wanted."""
     return decide(
@@ -337,7 +364,7 @@ def loaded(
             qualities={},
             snapshot=RuntimeSnapshot({"m@first": first, "m@second": second}),
             seed=1,
-            exploration=NO_EXPLORATION,
+            exploration=exploration,
         )
     )
 

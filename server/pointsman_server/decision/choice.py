@@ -21,8 +21,6 @@ LIVE_TOLERANCE = 0.05
 """Live values that differ by less than this share are the same: real runs spread by 5 to 25 % within minutes."""
 OPTIMISM = 0.6
 """Of the best live value that anyone shows: a newcomer may be so good. Providers of one model differ by twice as much."""
-NEWCOMER_FACTOR = 5.0
-"""So much more often than the rate says those are tried that were never called: once, not again and again."""
 LOSS_SHARE_MAX = 0.5
 """Of the utility scale: what is expected to lose more than this is explored more seldom, in proportion."""
 
@@ -95,8 +93,8 @@ def _explored(ranking: Ranking, tied: Sequence[int], exploration: Exploration, *
     """The candidates without fresh data that are tried, each with its share of the decisions.
 
     These are the ones that would win if they were faster than the fastest by as much as providers differ. Who was never
-    called is tried soonest; of whom it is known that he was slow only as often as the loss that this is
-    expected to bring allows: what he shows is worth as much, and costs more.
+    called is tried at the full rate; of whom it is known that he was slow, only as often as the loss that this
+    is expected to bring allows: what he shows is worth as much, and costs more.
     """
     ages_s = [draft.runtime.age_s for draft in ranking.drafts]
     stale = [
