@@ -1,4 +1,4 @@
-"""The linear reading of words and pairs of words."""
+"""The linear reading of words, pairs and triples of words."""
 
 import numpy as np
 import pytest
@@ -31,13 +31,13 @@ def _table(bucket_values: dict[int, list[int]], *, categories: int, latents: int
 
 
 class TestBuckets:
-    """Where words and pairs are found."""
+    """Where words, pairs and triples are found."""
 
     @given(words=WORDS)
-    def test_each_word_and_each_pair_has_one(self, words: list[str]) -> None:
-        """A text of n words has n buckets and n - 1 of pairs, all within bounds."""
+    def test_each_word_pair_and_triple_has_one(self, words: list[str]) -> None:
+        """A text of n words has n buckets, n - 1 of pairs and n - 2 of triples, all within bounds."""
         found = buckets(_hashes(*words))
-        assert len(found) == max(0, 2 * len(words) - 1)
+        assert len(found) == sum(max(0, len(words) - fewer) for fewer in range(3))
         assert ((found >= 0) & (found < BUCKET_COUNT)).all()
 
     def test_the_order_of_a_pair_counts(self) -> None:
@@ -45,6 +45,11 @@ class TestBuckets:
         there, back = buckets(_hashes("dog", "man")), buckets(_hashes("man", "dog"))
         assert sorted(there[:2]) == sorted(back[:2])
         assert there[2] != back[2]
+
+    def test_the_order_of_a_triple_counts(self) -> None:
+        """Three words in any two orders are the same words and two triples."""
+        orders = [("a", "b", "c"), ("a", "c", "b"), ("b", "a", "c"), ("b", "c", "a"), ("c", "a", "b"), ("c", "b", "a")]
+        assert len({int(buckets(_hashes(*words))[-1]) for words in orders}) == len(orders)
 
     def test_words_spread(self) -> None:
         """A thousand words share hardly a bucket."""
@@ -85,12 +90,12 @@ class TestNgramTable:
 
     @given(words=WORDS)
     def test_every_text_has_a_finite_reading(self, words: list[str]) -> None:
-        """Any text gives one finite number per latent and reading, and the same ones again."""
+        """Any text gives one finite number per latent and reading and one per category, and the same ones again."""
         known = {int(bucket): [3, -5, 7, 1] for bucket in buckets(_hashes("a", "b", "a"))}
         table = _table(known, categories=2, latents=2)
         reading = table.read(_hashes(*words))
         assert reading.dtype == np.float32
-        assert reading.shape == (4,)
+        assert reading.shape == (6,)
         assert np.isfinite(reading).all()
         assert reading.tobytes() == table.read(_hashes(*words)).tobytes()
 
@@ -108,14 +113,15 @@ class TestReadings:
         """Membership of one category alone reads as the mean latents of that category."""
         latents = np.array([[1.0, -1.0], [5.0, 2.0]], dtype=np.float32)
         outputs = np.array([[0.25, 0.5, -0.1, 0.8]], dtype=np.float32)
-        assert readings(outputs, latents).tolist() == [[0.25, 0.5, 5.0, 2.0]]
+        assert readings(outputs, latents).tolist() == [[0.25, 0.5, 5.0, 2.0, 0.0, 1.0]]
 
     def test_no_category_is_the_mean_of_all(self) -> None:
-        """Where nothing speaks for any category, the reading by category is zero: the mean of all prompts."""
+        """Where nothing speaks for any category, the reading by category is zero, the mean of all prompts, and so are the shares."""
         latents = np.array([[1.0], [5.0]], dtype=np.float32)
-        assert readings(np.array([[0.25, -1.0, -2.0]], dtype=np.float32), latents).tolist() == [[0.25, 0.0]]
+        assert readings(np.array([[0.25, -1.0, -2.0]], dtype=np.float32), latents).tolist() == [[0.25, 0.0, 0.0, 0.0]]
 
-    def test_shares_are_by_the_square(self) -> None:
-        """Evidence of 0.2 and 0.4 counts 1 to 4."""
+    def test_shares_are_by_the_square_and_seen_by_its_square(self) -> None:
+        """Evidence of 0.2 and 0.4 counts 1 to 4 in the latents, and 1 to 16 in the shares that profiles see."""
         latents = np.array([[0.0], [5.0]], dtype=np.float32)
-        assert readings(np.array([[0.0, 0.2, 0.4]], dtype=np.float32), latents)[0, 1] == pytest.approx(4.0)
+        reading = readings(np.array([[0.0, 0.2, 0.4]], dtype=np.float32), latents)[0]
+        assert reading[1:].tolist() == pytest.approx([4.0, 1 / 17, 16 / 17])

@@ -1,8 +1,9 @@
-"""A linear reading of a prompt's words and pairs of neighbouring words: what its wording alone says of the latents.
+"""A linear reading of a prompt's words, pairs and triples of neighbouring words: what its wording alone says of it.
 
-    words -> hashed words and pairs -> weights (1 + log count) idf, unit length -> x
+    words -> hashed words, pairs and triples -> weights (1 + log count) idf, unit length -> x
     x W + w0                         a latent vector, by ridge regression
     (x V + v0)+^2, normalised        the share of each category of training prompts; times the mean latents of each
+    (x V + v0)+^4, normalised        the same shares, nearer to a verdict, for the profiles to see
 
 Linear models over words are what trees are worst at, and on single-source data they rank prompts better than trees do
 (docs/quality.md). Pure: the same text and table give the same numbers, bit for bit. Buckets are shared by whatever
@@ -21,8 +22,9 @@ Floats = npt.NDArray[np.float32]
 Buckets = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
-BUCKET_BITS = 16
-"""65,536 buckets hold the 100,000 words and pairs that 10,000 prompts use more than once; twice as many rank no better."""
+BUCKET_BITS = 17
+"""131,072 buckets hold the 200,000 words, pairs and triples that 10,000 prompts use more than once; half as many rank no
+better with triples than without, and more no better than these (docs/quality.md)."""
 BUCKET_COUNT = 1 << BUCKET_BITS
 CATEGORY_COUNT_MAX = 64
 """Categories that are told apart; each takes a byte per bucket. RouteLLM's MMLU, the finest here, has 57."""
@@ -38,10 +40,11 @@ def word_hash(word: str) -> int:
 
 
 def buckets(hashes: Hashes) -> Buckets:
-    """The bucket of each word of a text, then that of each word with its successor."""
-    single, first = hashes * _FIRST, hashes[:-1]
-    pairs = ((first * _FIRST) ^ (hashes[1:] * _SECOND)) * _MIX
-    return (np.concatenate((single, pairs)) >> _SHIFT).astype(np.int64)
+    """The bucket of each word of a text, then that of each word with its successor, then with its next two."""
+    single, second = hashes * _FIRST, hashes * _SECOND
+    pairs = (single[:-1] ^ second[1:]) * _MIX
+    triples = (pairs[:-1] ^ second[2:]) * _MIX
+    return (np.concatenate((single, pairs, triples)) >> _SHIFT).astype(np.int64)
 
 
 def counted(hashes: Hashes) -> tuple[Buckets, Floats]:
@@ -60,9 +63,9 @@ def counted(hashes: Hashes) -> tuple[Buckets, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class NgramTable:
-    """The regressions of latents and categories on hashed words and pairs.
+    """The regressions of latents and categories on hashed words, pairs and triples.
 
-    Memory: 65,536 x (latents + categories + 4) bytes, 3 MB for 13 latents and 30 categories.
+    Memory: 131,072 x (latents + categories + 4) bytes, 6 MB for 13 latents and 30 categories.
     """
 
     weight: Floats
@@ -88,8 +91,14 @@ class NgramTable:
         """Latents per reading."""
         return int(self.category_latents.shape[1])
 
+    @property
+    def category_count(self) -> int:
+        """Shares per reading."""
+        return len(self.category_latents)
+
     def read(self, hashes: Hashes) -> Floats:
-        """(2 x latents): by the regression, and by the shares of the categories, of the words with these hashes."""
+        """(2 x latents + categories): latents by the regression and by the shares of the categories, and these shares, of
+        the words with these hashes."""
         members, counts = counted(hashes)
         weight = self.weight.take(members) * counts
         norm = float(weight.dot(weight)) ** 0.5
@@ -101,10 +110,16 @@ class NgramTable:
 
 
 def readings(outputs: Floats, category_latents: Floats) -> Floats:
-    """(..., 2 x latents) from the outputs (..., latents + categories) of the two regressions."""
+    """(..., 2 x latents + categories) from the outputs (..., latents + categories) of the two regressions."""
     latent_count = category_latents.shape[1]
     # Squared, the regression of membership comes near enough to a probability; negative evidence is none.
     shares = np.maximum(outputs[..., latent_count:], np.float32(0.0))
     shares *= shares
-    by_category = shares.dot(category_latents) / np.maximum(shares.sum(axis=-1, keepdims=True), np.float32(1e-9))
-    return np.concatenate((outputs[..., :latent_count], by_category), axis=-1)
+    by_category = _normalised(shares).dot(category_latents)
+    shares *= shares
+    return np.concatenate((outputs[..., :latent_count], by_category, _normalised(shares)), axis=-1)
+
+
+def _normalised(shares: Floats) -> Floats:
+    """Shares of one; all zero where nothing speaks for any."""
+    return shares / np.maximum(shares.sum(axis=-1, keepdims=True), np.float32(1e-12))
