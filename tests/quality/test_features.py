@@ -150,7 +150,8 @@ class TestChoice:
         assert found["deviation_of_log_option_characters"] == pytest.approx(np.log1p([4, 19, 7]).std())
         assert found["log_lead_of_longest_option"] == pytest.approx(np.log1p(19) - np.log1p(7))
         assert found["share_of_options_with_digits"] == pytest.approx(1 / 3)
-        assert found["mean_option_overlap"] == pytest.approx(2 / 9)
+        assert found["mean_option_overlap"] == pytest.approx(1 / 3)
+        assert found["deviation_of_option_overlap"] == pytest.approx(np.std([0.0, 1.0, 0.0]))
         assert found["distinct_option_word_share"] == 1.0
 
     @pytest.mark.parametrize(
