@@ -114,20 +114,21 @@ def posterior_of_scores(joining: Joining, prior: Prior, scores: Mapping[str, flo
     offsets = joining.offsets[[row for row, _ in known]].astype(np.float64)
     observed = log_odds(np.clip([score for _, score in known], SCORE_MARGIN, 1.0 - SCORE_MARGIN))
     size = prior.factor.shape[1]
-    u = np.zeros(size)
+    u: Doubles = np.zeros(size)
+    step: Doubles = np.zeros(size)
     misfit = math.inf
-    step = u
+    precision = np.eye(size)
     for _ in range(STEPS_MAX):
-        expected, tried_slopes = _expected_scores(rows, offsets, prior.mean + prior.factor @ (u + step))
+        tried = np.add(u, step)
+        expected, slopes = _expected_scores(rows, offsets, prior.mean + prior.factor @ tried)
         error = (observed - expected) / SCORE_ERROR
-        tried = u + step
         if (found := float(error @ error + tried @ tried)) > misfit:
             step *= STEP_SHRINKAGE
             continue
         u, misfit = tried, found
-        slopes = tried_slopes @ prior.factor / SCORE_ERROR
+        slopes = slopes @ prior.factor / SCORE_ERROR
         precision = slopes.T @ slopes + np.eye(size)
-        step = np.linalg.solve(precision, slopes.T @ error - u)
+        step = np.asarray(np.linalg.solve(precision, slopes.T @ error - u), dtype=np.float64)
         step *= min(1.0, STEP_MAX / max(float(np.abs(step).max()), STEP_TOLERANCE))
         if np.abs(step).max() < STEP_TOLERANCE:
             break
