@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pointsman_server.quality.features import (
-    CHOICE_NAMES,
     LINE_BREAK,
     PIECE,
     SURFACE_NAMES,
@@ -16,7 +15,6 @@ from pointsman_server.quality.features import (
     WordTable,
     ascii_pieces,
     base_latents,
-    choice,
     piece_hash,
     pieces_of,
     surface,
@@ -130,42 +128,6 @@ class TestSurface:
     def test_the_empty_text_has_features(self) -> None:
         """Nothing at all is all zeros, not an error."""
         assert surface("", character_count=0).tolist() == [0.0] * len(SURFACE_NAMES)
-
-
-QUESTION = "Which of these planets is the largest one?\nA. Mars\nB. the largest planets\nC. Pluto 9\nAnswer:"
-
-
-def _choice(text: str) -> dict[str, float]:
-    return dict(zip(CHOICE_NAMES, choice(text).tolist(), strict=True))
-
-
-class TestChoice:
-    """Features of a question and its options."""
-
-    def test_question_and_options_are_compared(self) -> None:
-        """Lengths are those of the question and of each option's own line; only longer words count as repeated."""
-        found = _choice(QUESTION)
-        assert found["log_question_characters"] == pytest.approx(np.log1p(42))
-        assert found["mean_log_option_characters"] == pytest.approx(np.log1p([4, 19, 7]).mean())
-        assert found["deviation_of_log_option_characters"] == pytest.approx(np.log1p([4, 19, 7]).std())
-        assert found["log_lead_of_longest_option"] == pytest.approx(np.log1p(19) - np.log1p(7))
-        assert found["share_of_options_with_digits"] == pytest.approx(1 / 3)
-        assert found["mean_option_overlap"] == pytest.approx(1 / 3)
-        assert found["deviation_of_option_overlap"] == pytest.approx(np.std([0.0, 1.0, 0.0]))
-        assert found["distinct_option_word_share"] == 1.0
-
-    @pytest.mark.parametrize(
-        "text", ["", "plain prose", "One option alone\nA. this", "A. at the beginning of the text"]
-    )
-    def test_what_offers_no_choice_has_none(self, text: str) -> None:
-        """Without two options all features are zero."""
-        assert set(_choice(text).values()) == {0.0}
-
-    @given(text=st.text(alphabet="AB. \n1x", max_size=40))
-    def test_every_text_has_finite_features(self, text: str) -> None:
-        """Options may be empty, alike or without a question."""
-        assert np.isfinite(choice(text)).all()
-        assert np.isfinite(choice(f"{text}\nA. \nB. ")).all()
 
 
 def _rows(table: WordTable, text: str) -> tuple[np.ndarray, int]:

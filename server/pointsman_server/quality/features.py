@@ -1,7 +1,7 @@
 """What the quality model reads of a prompt: a pooled static embedding and surface features, at a bounded cost.
 
     text -> window (head and tail, bounded in characters) -> words -> weighted mean of their rows         \
-                                                                   -> linear reading of words in sequence  -> float32 vector
+                                                                   -> linear reading of words and pairs    -> float32 vector
                                                           -> byte classes, counts of telling strings      /
 
 Pure: the same text and table give the same vector, bit for bit. The table is a projection of a public static embedding;
@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
-from math import log1p, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -79,16 +78,6 @@ SURFACE_NAMES: tuple[str, ...] = (
 """Names of the surface features, in the order in which they follow the embedding."""
 SHARES = slice(9, 9 + len(BYTE_CLASSES))
 """Where the shares of the byte classes stand among them."""
-
-CHOICE_NAMES: tuple[str, ...] = (
-    "log_question_characters", "mean_log_option_characters", "deviation_of_log_option_characters",
-    "log_lead_of_longest_option", "share_of_options_with_digits", "mean_option_overlap", "deviation_of_option_overlap",
-    "distinct_option_word_share",
-)  # fmt: skip
-"""Names of the features of a multiple-choice question, which follow the surface features; all 0 for other prompts. How
-alike the options are, and how much of the question they repeat, tells how well they can be guessed."""
-CHOICE_WORD_LENGTH_MIN = 4
-"""Letters; shorter words are mostly articles and prepositions, which any two texts share."""
 
 
 def _byte_class_table() -> npt.NDArray[np.uint8]:
@@ -220,7 +209,6 @@ class FeatureExtractor:
             *(f"embedding_{index}" for index in range(len(self.table.scale))),
             "unknown_word_share",
             *SURFACE_NAMES,
-            *CHOICE_NAMES,
             *(f"wording_{index}" for index in latents),
             *(f"category_{index}" for index in latents),
             *(f"share_of_category_{index}" for index in range(self.ngrams.category_count)),
@@ -236,19 +224,18 @@ class FeatureExtractor:
 
     def base(self, vectors: Floats) -> Floats:
         """The latents that the linear readings in these vectors (..., features) stand for; the trees add to them."""
-        first = len(self.table.scale) + 1 + len(SURFACE_NAMES) + len(CHOICE_NAMES)
+        first = len(self.table.scale) + 1 + len(SURFACE_NAMES)
         readings = vectors[..., first : first + 2 * self.ngrams.latent_count]
         return base_latents(readings, has_categories=self.ngrams.category_count > 0)
 
 
 def plain_features(table: WordTable, window: str, words: Words, *, character_count: int) -> Floats:
-    """The features that come before the linear readings: embedding, share of unknown words, surface, choice."""
+    """The features that come before the linear readings: embedding, share of unknown words, surface."""
     embedding_size = table.scale.size
-    vector = np.empty(embedding_size + 1 + len(SURFACE_NAMES) + len(CHOICE_NAMES), dtype=np.float32)
+    vector = np.empty(embedding_size + 1 + len(SURFACE_NAMES), dtype=np.float32)
     vector[:embedding_size] = table.pool(words.rows)
     vector[embedding_size] = words.unknown_count / max(1, words.hashes.size)
-    vector[embedding_size + 1 : -len(CHOICE_NAMES)] = surface(window, character_count=character_count)
-    vector[-len(CHOICE_NAMES) :] = choice(window)
+    vector[embedding_size + 1 :] = surface(window, character_count=character_count)
     return vector
 
 
@@ -273,46 +260,6 @@ def ascii_pieces(window: str) -> list[str]:
     """What `PIECE` finds in an ASCII text, in half the time; `LINE_BREAK` in place of each line break."""
     padded = PADDING.take(np.frombuffer(window.encode("ascii"), dtype=np.uint8)).tobytes()
     return padded.translate(None, FILLER).decode("ascii").split()
-
-
-def choice(window: str) -> Floats:
-    """Features of the question and its options, in the order of `CHOICE_NAMES`; zeros where fewer than two are offered."""
-    question, *options = OPTION_LINE.split(window)
-    if len(options) < 2:
-        return _NO_CHOICE
-    options = [option.partition("\n")[0] for option in options]
-    count = len(options)
-    asked = _long_words(question)
-    offered = [_long_words(option) for option in options]
-    overlaps = [len(asked & words) / (len(words) or 1) for words in offered]
-    # In plain Python: of a handful of numbers each call into numpy would take longer than all of it.
-    lengths = sorted([log1p(len(option)) for option in options])
-    return np.array(
-        (
-            log1p(len(question)),
-            sum(lengths) / count,
-            _deviation(lengths),
-            lengths[-1] - lengths[-2],
-            sum(NUMBER.search(option) is not None for option in options) / count,
-            sum(overlaps) / count,
-            _deviation(overlaps),
-            len(set().union(*offered)) / (sum(map(len, offered)) or 1),
-        ),
-        dtype=np.float32,
-    )
-
-
-_NO_CHOICE = np.zeros(len(CHOICE_NAMES), dtype=np.float32)
-
-
-def _deviation(values: list[float]) -> float:
-    """Standard deviation."""
-    mean = sum(values) / len(values)
-    return sqrt(sum([(value - mean) ** 2 for value in values]) / len(values))
-
-
-def _long_words(text: str) -> set[str]:
-    return {word for word in text.lower().split() if len(word) >= CHOICE_WORD_LENGTH_MIN}
 
 
 def surface(window: str, *, character_count: int) -> Floats:

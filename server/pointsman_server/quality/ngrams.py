@@ -1,6 +1,6 @@
-"""A linear reading of a prompt's words, pairs and triples of neighbouring words: what its wording alone says of it.
+"""A linear reading of a prompt's words and pairs of neighbouring words: what its wording alone says of the latents.
 
-    words -> hashed words, pairs and triples -> weights (1 + log count) idf, unit length -> x
+    words -> hashed words and pairs -> weights (1 + log count) idf, unit length -> x
     x W + w0                         a latent vector, by ridge regression
     (x V + v0)+^2, normalised        the share of each category of training prompts; times the mean latents of each
     (x V + v0)+^4, normalised        the same shares, nearer to a verdict, for the profiles to see
@@ -22,9 +22,8 @@ Floats = npt.NDArray[np.float32]
 Buckets = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
-BUCKET_BITS = 17
-"""131,072 buckets hold the 200,000 words, pairs and triples that 10,000 prompts use more than once; half as many rank no
-better with triples than without, and more no better than these (docs/quality.md)."""
+BUCKET_BITS = 16
+"""65,536 buckets hold the 100,000 words and pairs that 10,000 prompts use more than once; twice as many rank no better."""
 BUCKET_COUNT = 1 << BUCKET_BITS
 CATEGORY_COUNT_MAX = 64
 """Categories that are told apart; each takes a byte per bucket. RouteLLM's MMLU, the finest here, has 57."""
@@ -40,11 +39,10 @@ def word_hash(word: str) -> int:
 
 
 def buckets(hashes: Hashes) -> Buckets:
-    """The bucket of each word of a text, then that of each word with its successor, then with its next two."""
-    single, second = hashes * _FIRST, hashes * _SECOND
-    pairs = (single[:-1] ^ second[1:]) * _MIX
-    triples = (pairs[:-1] ^ second[2:]) * _MIX
-    return (np.concatenate((single, pairs, triples)) >> _SHIFT).astype(np.int64)
+    """The bucket of each word of a text, then that of each word with its successor."""
+    single, first = hashes * _FIRST, hashes[:-1]
+    pairs = ((first * _FIRST) ^ (hashes[1:] * _SECOND)) * _MIX
+    return (np.concatenate((single, pairs)) >> _SHIFT).astype(np.int64)
 
 
 def counted(hashes: Hashes) -> tuple[Buckets, Floats]:
@@ -63,9 +61,9 @@ def counted(hashes: Hashes) -> tuple[Buckets, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class NgramTable:
-    """The regressions of latents and categories on hashed words, pairs and triples.
+    """The regressions of latents and categories on hashed words and pairs.
 
-    Memory: 131,072 x (latents + categories + 4) bytes, 6 MB for 13 latents and 30 categories.
+    Memory: 65,536 x (latents + categories + 4) bytes, 3 MB for 13 latents and 30 categories.
     """
 
     weight: Floats

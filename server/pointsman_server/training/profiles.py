@@ -43,9 +43,9 @@ STEP_TOLERANCE = 1e-4
 """Log-odds; a smaller step ends Newton's method."""
 INTERCEPT_VARIANCE = 1.0
 """Between models, log-odds squared: at the mean prompt most answer 0.25 to 0.75 well."""
-CATEGORY_VARIANCE = 4.0
+CATEGORY_VARIANCE = 2.0
 """Between models, log-odds squared, in what a category means to them: its many prompts tell a model's own mean there, so
-this hardly matters where categories are large. Learned, it is 4 or more."""
+this hardly matters where categories are large."""
 LOADING_VARIANCES = (0.001, 0.01, 0.1)
 """Among which one is chosen, log-odds squared: from models that all rank the prompts of a category alike to specialists."""
 SINGULAR_SHARE_MIN = 1e-3

@@ -2,7 +2,7 @@
 
 features     fit the word table, read every prompt
 latents      factorise the outcomes; smooth by category (`factors`)
-wording      learn the latents from words, pairs and triples of words (`wording`)
+wording      learn the latents from words and pairs of words (`wording`)
 booster      learn what the wording leaves of the latents; both cross-fitted, so that what is said of a prompt comes from
              regressions and trees that never saw its question
 profiles     fit every LLM to the cross-fitted latents (`profiles`): its loadings meet latents as good as in service
@@ -198,7 +198,9 @@ def _fit_reader(
         read.counts, targets.plain, membership(training.groups), folds, progress=progress, recall=recall
     )
     features = FeatureExtractor(table, ngrams, settings.window)
-    inputs = np.concatenate((read.plain, readings), axis=1)
+    shares = readings[:, readings.shape[1] - ngrams.category_count :].astype(np.float64)
+    # The trees read what comes before the shares, which repeat what the reading by category says.
+    inputs = np.concatenate((read.plain, readings[:, : 2 * ngrams.latent_count]), axis=1)
     booster, latents = _cross_fit(
         inputs,
         targets.smooth,
@@ -209,11 +211,8 @@ def _fit_reader(
         progress=progress,
         recall=recall,
     )
-    seen = ngrams.category_count if settings.sees_categories else 0
-    shares = readings[:, readings.shape[1] - seen :].astype(np.float64)
-    return _Reader(
-        features, booster, Located(latents[:, :-1], shares, training.groups), length_latent=latents[:, -1], folds=folds
-    )
+    located = Located(latents[:, :-1], shares if settings.sees_categories else shares[:, :0], training.groups)
+    return _Reader(features, booster, located, length_latent=latents[:, -1], folds=folds)
 
 
 def llm_columns(dataset: Dataset, *, labels_min: int) -> LlmColumns:
@@ -243,7 +242,7 @@ class _Read:
     plain: Floats
     """(prompts, plain features)."""
     counts: csr_matrix
-    """(prompts, buckets): words, pairs and triples of words."""
+    """(prompts, buckets): words and pairs of words."""
 
 
 def _read(table: WordTable, window: Window, texts: Strings, progress: Progress) -> _Read:

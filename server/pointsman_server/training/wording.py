@@ -1,4 +1,4 @@
-"""Fits the linear reading of a prompt's words, pairs and triples of words (see `quality.ngrams`).
+"""Fits the linear reading of a prompt's words and pairs of words (see `quality.ngrams`).
 
 Ridge regression on TF-IDF vectors, all outputs at once, by conjugate gradients: the vectors are sparse, and the matrix
 of the normal equations would not fit in memory.
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 DOCUMENT_COUNT_MIN = 2
-"""A word, pair or triple of a single training prompt tells nothing of others."""
+"""A word or pair of a single training prompt tells nothing of others."""
 LATENT_RIDGE = 12.0
 """In units of squared length of one prompt's vector: the best of 2, 5, 12 and 30 on RouteLLM's sets (docs/quality.md)."""
 CATEGORY_RIDGE = 1.0
@@ -36,7 +36,7 @@ RESIDUAL_SHARE = 1e-3
 
 
 def ngram_counts(hashes: Iterable[Hashes]) -> csr_matrix:
-    """(prompts, buckets): 1 + log of the count of every word, pair and triple of texts whose words have these hashes."""
+    """(prompts, buckets): 1 + log of the count of every word and pair of texts whose words have these hashes."""
     columns, values, ends = [], [], [0]
     for of_text in hashes:
         members, counts = counted(of_text)
