@@ -43,9 +43,10 @@ STEP_TOLERANCE = 1e-4
 """Log-odds; a smaller step ends Newton's method."""
 INTERCEPT_VARIANCE = 1.0
 """Between models, log-odds squared: at the mean prompt most answer 0.25 to 0.75 well."""
-CATEGORY_VARIANCE = 2.0
+CATEGORY_VARIANCE = 0.5
 """Between models, log-odds squared, in what a category means to them: its many prompts tell a model's own mean there, so
-this hardly matters where categories are large."""
+this hardly matters where categories are large. More lets a model half a point ahead in one category take its prompts, and
+those that are read as of it, from the best of all (docs/quality.md)."""
 LOADING_VARIANCES = (0.001, 0.01, 0.1)
 """Among which one is chosen, log-odds squared: from models that all rank the prompts of a category alike to specialists."""
 SINGULAR_SHARE_MIN = 1e-3
