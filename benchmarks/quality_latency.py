@@ -93,7 +93,9 @@ def main() -> None:
     report: dict[str, object] = {"seed": SEED, "candidates": CANDIDATE_COUNT, "machine": machine()}
     for label, size in PROMPT_SIZES.items():
         prompts = [prompt(size, rng) for _ in range(PROMPT_COUNT)]
-        medians = measure(variants_of(model, model.features(prompts[0])[np.newaxis]), prompts)
+        medians = measure(
+            variants_of(model, model.features(prompts[0])[np.newaxis, : model.booster.num_features()]), prompts
+        )
         report[label] = medians
         for name, median in medians.items():
             print(f"{label:>6}  {name:40} {median:.3f} ms")

@@ -152,14 +152,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "not an object": (
         lambda path: (path / MANIFEST_FILE).write_bytes(b"[]"),
         (
-            "{path}: schema version is None, this version of pointsman reads 2; "
+            "{path}: schema version is None, this version of pointsman reads 3; "
             "rebuild the artifact or install the version that wrote it"
         ),
     ),
     "other schema": (
         _edit_manifest(schema_version=1),
         (
-            "{path}: schema version is 1, this version of pointsman reads 2; "
+            "{path}: schema version is 1, this version of pointsman reads 3; "
             "rebuild the artifact or install the version that wrote it"
         ),
     ),

@@ -68,6 +68,14 @@ class TestPosteriorOfScores:
             step = rng.normal(size=u.size)
             assert misfit(joining, prior, self.SCORES, u + 0.05 * step / np.linalg.norm(step)) > least
 
+    @pytest.mark.parametrize("width", [1.0, 30.0, 1000.0])
+    def test_a_wide_prior_does_not_keep_it_from_being_found(self, builtin: QualityModel, width: float) -> None:
+        """However little is known beforehand, it explains prior and scores better than knowing nothing does."""
+        joining, wide = builtin.joining, Prior(builtin.joining.prior.mean, width * builtin.joining.prior.factor)
+        found = posterior_of_scores(joining, wide, self.SCORES)
+        u: Doubles = np.linalg.lstsq(wide.factor, found.weights - wide.mean, rcond=None)[0].astype(np.float64)
+        assert misfit(joining, wide, self.SCORES, u) < 0.5 * misfit(joining, wide, self.SCORES, np.zeros(u.size))
+
     @pytest.mark.parametrize("benchmark", ["mmlu_pro", "mmlu_pro/physics", "gsm8k", "crux"])
     def test_its_expected_score_is_between_the_usual_one_and_the_published_one(
         self, builtin: QualityModel, benchmark: str

@@ -61,7 +61,8 @@ class TestPredict:
         for prompt in PROMPTS:
             position, length_latent = builtin.latent(prompt)
             vector = builtin.features(prompt)
-            added = builtin.booster.inplace_predict(vector[np.newaxis], validate_features=False)[0]
+            read_by_trees = vector[np.newaxis, : builtin.booster.num_features()]
+            added = builtin.booster.inplace_predict(read_by_trees, validate_features=False)[0]
             expected = added + builtin.features.base(vector)
             assert [*position.tolist(), length_latent] == [1.0, *expected.tolist()]
 

@@ -85,12 +85,12 @@ class TestNgramTable:
 
     @given(words=WORDS)
     def test_every_text_has_a_finite_reading(self, words: list[str]) -> None:
-        """Any text gives one finite number per latent and reading, and the same ones again."""
+        """Any text gives one finite number per latent and reading and one per category, and the same ones again."""
         known = {int(bucket): [3, -5, 7, 1] for bucket in buckets(_hashes("a", "b", "a"))}
         table = _table(known, categories=2, latents=2)
         reading = table.read(_hashes(*words))
         assert reading.dtype == np.float32
-        assert reading.shape == (4,)
+        assert reading.shape == (6,)
         assert np.isfinite(reading).all()
         assert reading.tobytes() == table.read(_hashes(*words)).tobytes()
 
@@ -108,14 +108,15 @@ class TestReadings:
         """Membership of one category alone reads as the mean latents of that category."""
         latents = np.array([[1.0, -1.0], [5.0, 2.0]], dtype=np.float32)
         outputs = np.array([[0.25, 0.5, -0.1, 0.8]], dtype=np.float32)
-        assert readings(outputs, latents).tolist() == [[0.25, 0.5, 5.0, 2.0]]
+        assert readings(outputs, latents).tolist() == [[0.25, 0.5, 5.0, 2.0, 0.0, 1.0]]
 
     def test_no_category_is_the_mean_of_all(self) -> None:
-        """Where nothing speaks for any category, the reading by category is zero: the mean of all prompts."""
+        """Where nothing speaks for any category, the reading by category is zero, the mean of all prompts, and so are the shares."""
         latents = np.array([[1.0], [5.0]], dtype=np.float32)
-        assert readings(np.array([[0.25, -1.0, -2.0]], dtype=np.float32), latents).tolist() == [[0.25, 0.0]]
+        assert readings(np.array([[0.25, -1.0, -2.0]], dtype=np.float32), latents).tolist() == [[0.25, 0.0, 0.0, 0.0]]
 
-    def test_shares_are_by_the_square(self) -> None:
-        """Evidence of 0.2 and 0.4 counts 1 to 4."""
+    def test_shares_are_by_the_square_and_seen_by_its_square(self) -> None:
+        """Evidence of 0.2 and 0.4 counts 1 to 4 in the latents, and 1 to 16 in the shares that profiles see."""
         latents = np.array([[0.0], [5.0]], dtype=np.float32)
-        assert readings(np.array([[0.0, 0.2, 0.4]], dtype=np.float32), latents)[0, 1] == pytest.approx(4.0)
+        reading = readings(np.array([[0.0, 0.2, 0.4]], dtype=np.float32), latents)[0]
+        assert reading[1:].tolist() == pytest.approx([4.0, 1 / 17, 16 / 17])

@@ -65,7 +65,7 @@ class TestPredict:
         self, scale: float, seed: int, builtin: QualityModel, builtin_trees: CompleteTrees
     ) -> None:
         """The trees that ship, on random features, near zero and far from it."""
-        noise = np.random.default_rng(seed).normal(scale=scale, size=len(builtin.features.names))
+        noise = np.random.default_rng(seed).normal(scale=scale, size=builtin.booster.num_features())
         vector = noise.astype(np.float32)
         assert builtin_trees.predict(vector).tolist() == reference(builtin.booster, vector)
 

@@ -5,17 +5,92 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from pointsman_server.training.profiles import FittedProfiles, fit_lengths, fit_profiles, length_targets
+from pointsman_server.training.profiles import (
+    LOADING_VARIANCES,
+    FittedProfiles,
+    Located,
+    chosen_loading_variance,
+    fit_lengths,
+    fit_profiles,
+    length_targets,
+)
 
 
 def fitted_profiles(
     latents: npt.NDArray[np.float64], quality: npt.NDArray[np.float32], groups: npt.NDArray[np.object_] | None = None
 ) -> FittedProfiles:
     """Profiles with settings as in service; one group unless said otherwise."""
-    one_group = np.full(len(latents), "all", dtype=object)
-    return fit_profiles(
-        latents, quality, one_group if groups is None else groups, loading_variance=0.05, ease_variance=1.0
+    return fit_profiles(located_at(latents, groups=groups), quality, loading_variance=0.05, ease_variance=1.0)
+
+
+def located_at(
+    latents: npt.NDArray[np.float64],
+    shares: npt.NDArray[np.float64] | None = None,
+    groups: npt.NDArray[np.object_] | None = None,
+) -> Located:
+    """Prompts of one group and no category unless said otherwise."""
+    return Located(
+        latents,
+        np.zeros((len(latents), 0)) if shares is None else shares,
+        np.full(len(latents), "all", dtype=object) if groups is None else groups,
     )
+
+
+class TestCategories:
+    """Profiles that see the shares of categories."""
+
+    def test_a_specialist_of_a_category_is_found(self) -> None:
+        """What a model does in a category shows in its profile, however tightly the latents hold the models together."""
+        rng = np.random.default_rng(5)
+        of_first = rng.random(1000) < 0.5
+        shares = np.column_stack((of_first, ~of_first)).astype(np.float64)
+        ability = np.column_stack((np.where(of_first, 0.9, 0.3), np.where(of_first, 0.3, 0.9)))
+        quality = (rng.random((1000, 2)) < ability).astype(np.float32)
+        located = located_at(rng.normal(size=(1000, 2)), shares)
+        fitted = fit_profiles(located, quality, loading_variance=LOADING_VARIANCES[0], ease_variance=1.0)
+        expected = 1.0 / (1.0 + np.exp(-(located.rows @ fitted.weights.T)))
+        assert expected[of_first].mean(axis=0).tolist() == pytest.approx([0.9, 0.3], abs=0.05)
+        assert expected[~of_first].mean(axis=0).tolist() == pytest.approx([0.3, 0.9], abs=0.05)
+
+    def test_a_category_without_prompts_tells_nothing(self) -> None:
+        """A share that is always zero leaves the weights of the others as they are: small."""
+        rng = np.random.default_rng(6)
+        first = rng.random(600)
+        shares = np.column_stack((first, 1.0 - first, np.zeros(600)))
+        quality = (rng.random((600, 3)) < 0.5).astype(np.float32)
+        fitted = fit_profiles(
+            located_at(rng.normal(size=(600, 2)), shares), quality, loading_variance=0.01, ease_variance=1.0
+        )
+        assert np.abs(fitted.weights).max() < 1.0
+
+
+class TestChosenLoadingVariance:
+    """How much models are allowed to differ."""
+
+    RNG = np.random.default_rng(7)
+    LATENTS = RNG.normal(size=(1500, 2))
+    FOLDS = RNG.integers(5, size=1500)
+
+    def chosen(self, weights: npt.NDArray[np.float64]) -> float:
+        """For models with these weights on the latents."""
+        odds = np.column_stack((np.ones(1500), self.LATENTS)) @ weights.T
+        quality = (np.random.default_rng(8).random(odds.shape) < 1.0 / (1.0 + np.exp(-odds))).astype(np.float32)
+        return chosen_loading_variance(located_at(self.LATENTS), quality, self.FOLDS, ease_variance=1.0)
+
+    def test_specialists_may_differ(self) -> None:
+        """Models that are good at opposite prompts are not held together."""
+        assert self.chosen(np.array([[0.0, 2.0, 0.0], [0.0, -2.0, 0.0], [0.0, 0.0, 2.0]])) >= 0.1
+
+    def test_models_that_rank_prompts_alike_are_held_together(self) -> None:
+        """Where only the means differ, the tightest is chosen."""
+        assert self.chosen(np.array([[-0.5, 1.0, 0.5], [0.0, 1.0, 0.5], [0.5, 1.0, 0.5]])) == LOADING_VARIANCES[0]
+
+    def test_too_few_labels_hold_them_together(self) -> None:
+        """Where one half of the folds lacks a model, nothing can be compared, and the tightest is chosen."""
+        quality = np.ones((1500, 2), dtype=np.float32)
+        quality[self.FOLDS % 2 == 0, 1] = np.nan
+        found = chosen_loading_variance(located_at(self.LATENTS), quality, self.FOLDS, ease_variance=1.0)
+        assert found == LOADING_VARIANCES[0]
 
 
 class TestFitProfiles:

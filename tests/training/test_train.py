@@ -7,7 +7,8 @@ import pytest
 from pointsman_server.quality.model import QualityModel
 from pointsman_server.training.dataset import Dataset, DatasetError
 from pointsman_server.training.evaluate import evaluate
-from pointsman_server.training.train import BoosterSettings, TrainingSettings, category_axes, train
+from pointsman_server.training.train import BoosterSettings, TrainingSettings, train
+from pointsman_server.training.wording import CATEGORY_SIZE_MIN
 from training.world import LENGTHS, TOPICS, TRUTH
 
 SETTINGS = TrainingSettings(
@@ -81,24 +82,35 @@ class TestTrain:
         assert str(caught.value) == "no model has 50 outcomes in the train split, the least a profile needs"
 
 
-class TestCategoryAxes:
-    """What of the reading by category the profiles see."""
+class TestCategories:
+    """What the profiles see of the categories."""
 
-    def test_a_prompt_lies_where_its_reading_by_category_says(self, model: QualityModel) -> None:
-        """Behind the latents stands the reading by category along the axes, and it tells the two topics apart."""
-        places = {}
-        for topic, prompt in PROMPTS.items():
+    def test_a_prompt_lies_where_its_categories_say(self, model: QualityModel) -> None:
+        """Behind the latents stand the shares of the categories, and each topic has nearly all of its own."""
+        places = []
+        for prompt in PROMPTS.values():
             position, _ = model.latent(prompt)
-            by_category = model.features(prompt)[-len(model.category_axes) :]
-            assert position[-1] == pytest.approx(float(by_category @ model.category_axes[:, 0]))
-            places[topic] = position[-1]
-        assert places["mathematics"] * places["history"] < 0.0
+            assert position[-2:].tolist() == model.features(prompt)[-2:].tolist()
+            places.append(int(position[-2:].argmax()))
+            assert position[-2:].max() > 0.9
+        assert sorted(places) == [0, 1]
 
-    def test_axes_are_those_in_which_categories_differ(self, model: QualityModel) -> None:
-        """Two categories differ along one line, which is the one axis; none is kept where none is asked for."""
-        means = model.features.ngrams.category_latents
-        axes = category_axes(model.features.ngrams, count=12)
-        between = means[0] - means[1]
-        assert axes.shape == (means.shape[1], 1)
-        assert abs(float(between @ axes[:, 0])) == pytest.approx(float(np.linalg.norm(between)), rel=0.05)
-        assert category_axes(model.features.ngrams, count=0).shape == (means.shape[1], 0)
+    def test_they_can_be_left_unseen(self, small_world: Dataset) -> None:
+        """For several sources the profiles see the latents alone."""
+        model = train(
+            small_world,
+            settings=replace(SETTINGS, sees_categories=False, loading_variance=0.02),
+            seed=1,
+            progress=lambda _step, _share: None,
+            name="unseeing",
+            version="1",
+        )
+        position, _ = model.latent(PROMPTS["history"])
+        assert len(position) == model.table.weights.shape[1] == 1 + SETTINGS.latent_count
+
+    def test_a_category_that_is_rare_in_a_fold_is_one_all_the_same(self, small_world: Dataset) -> None:
+        """With just as many prompts as a category takes, it is told apart though some folds lack a few of them."""
+        rare = small_world.groups == small_world.groups[0]
+        kept = ~rare | (np.cumsum(rare & (small_world.splits == "train")) <= CATEGORY_SIZE_MIN)
+        model = _train(small_world.where(kept))
+        assert model.features.ngrams.category_count == 2

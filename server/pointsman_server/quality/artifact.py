@@ -32,7 +32,7 @@ from pointsman_server.quality.joining import Joining
 from pointsman_server.quality.model import IntervalCalibration, Profile, ProfileTable, QualityModel
 from pointsman_server.quality.ngrams import NgramTable
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a reader of the previous schema would misread the files."""
 
 MANIFEST_FILE = "manifest.json"
@@ -281,7 +281,6 @@ def _model(manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Qualit
             covariance=tensors["profile_covariance"],
             length=tensors["profile_length"],
         ),
-        category_axes=tensors["category_axes"],
         calibration=IntervalCalibration(**manifest["calibration"]),
         joining=Joining(
             prior_mean=tensors["joining_prior_mean"],
@@ -304,7 +303,6 @@ def _tensors(model: QualityModel) -> dict[str, np.ndarray[Any, Any]]:
         "ngram_scale": model.features.ngrams.scale,
         "ngram_offset": model.features.ngrams.offset,
         "category_latents": model.features.ngrams.category_latents,
-        "category_axes": model.category_axes,
         "profile_weights": model.table.weights,
         "profile_covariance": model.table.covariance,
         "profile_length": model.table.length,

@@ -211,6 +211,7 @@ class FeatureExtractor:
             *SURFACE_NAMES,
             *(f"wording_{index}" for index in latents),
             *(f"category_{index}" for index in latents),
+            *(f"share_of_category_{index}" for index in range(self.ngrams.category_count)),
         )
 
     def __call__(self, text: str) -> Floats:
@@ -223,8 +224,9 @@ class FeatureExtractor:
 
     def base(self, vectors: Floats) -> Floats:
         """The latents that the linear readings in these vectors (..., features) stand for; the trees add to them."""
-        readings = vectors[..., -2 * self.ngrams.latent_count :]
-        return base_latents(readings, has_categories=len(self.ngrams.category_latents) > 0)
+        first = len(self.table.scale) + 1 + len(SURFACE_NAMES)
+        readings = vectors[..., first : first + 2 * self.ngrams.latent_count]
+        return base_latents(readings, has_categories=self.ngrams.category_count > 0)
 
 
 def plain_features(table: WordTable, window: str, words: Words, *, character_count: int) -> Floats:

@@ -12,6 +12,7 @@ different prompts, samples and parsers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,6 +38,8 @@ than about a model."""
 STEPS_MAX = 50
 STEP_MAX = 1.0
 """Standard deviations of the prior; keeps Newton's method from leaping where a benchmark is saturated."""
+STEP_SHRINKAGE = 0.3
+"""Of a step that fits worse than where it came from: a wide prior would have it leap to and fro for ever."""
 STEP_TOLERANCE = 1e-5
 
 
@@ -104,22 +107,29 @@ def posterior_of_scores(joining: Joining, prior: Prior, scores: Mapping[str, flo
     """The profile of a model of which these scores (0..1, by benchmark) are published.
 
     Names that `joining` does not know say nothing. Mode and curvature (Laplace), by Gauss-Newton steps from the prior's
-    mean.
+    mean, each shortened until it fits better.
     """
     known = [(joining.benchmarks.index(name), score) for name, score in scores.items() if name in joining.benchmarks]
     rows = joining.anchors[[row for row, _ in known]].astype(np.float64)
     offsets = joining.offsets[[row for row, _ in known]].astype(np.float64)
     observed = log_odds(np.clip([score for _, score in known], SCORE_MARGIN, 1.0 - SCORE_MARGIN))
     size = prior.factor.shape[1]
-    u = np.zeros(size)
+    u: Doubles = np.zeros(size)
+    step: Doubles = np.zeros(size)
+    misfit = math.inf
+    precision = np.eye(size)
     for _ in range(STEPS_MAX):
-        expected, slopes = _expected_scores(rows, offsets, prior.mean + prior.factor @ u)
+        tried = np.add(u, step)
+        expected, slopes = _expected_scores(rows, offsets, prior.mean + prior.factor @ tried)
+        error = (observed - expected) / SCORE_ERROR
+        if (found := float(error @ error + tried @ tried)) > misfit:
+            step *= STEP_SHRINKAGE
+            continue
+        u, misfit = tried, found
         slopes = slopes @ prior.factor / SCORE_ERROR
         precision = slopes.T @ slopes + np.eye(size)
-        gradient = slopes.T @ (observed - expected) / SCORE_ERROR - u
-        step = np.linalg.solve(precision, gradient)
+        step = np.asarray(np.linalg.solve(precision, slopes.T @ error - u), dtype=np.float64)
         step *= min(1.0, STEP_MAX / max(float(np.abs(step).max()), STEP_TOLERANCE))
-        u = u + step
         if np.abs(step).max() < STEP_TOLERANCE:
             break
     return Posterior(

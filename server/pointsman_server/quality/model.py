@@ -127,8 +127,6 @@ class QualityModel:
     profiles: tuple[Profile, ...]
     table: ProfileTable
     """Rows in the order of `profiles`."""
-    category_axes: Floats
-    """(latents + 1, axes): what of the reading by category the profiles see beside the latents. May have no column."""
     calibration: IntervalCalibration
     joining: Joining
     """What it takes for an LLM to join."""
@@ -136,6 +134,8 @@ class QualityModel:
     """How likely candidates fall short of the best one; None where too few held-out prompts could tell."""
     _row_of: Mapping[str, tuple[int, bool]] = field(init=False, repr=False)
     """Normalised name to its row and whether it is a stand-in."""
+    _share_count: int = field(init=False, repr=False)
+    """How many shares of categories the profiles see beside the latents."""
     _trees: CompleteTrees = field(init=False, repr=False)
     """The booster, as it is walked for one prompt."""
     _candidates: Callable[[tuple[str, ...]], _Candidates] = field(init=False, repr=False, compare=False)
@@ -143,6 +143,9 @@ class QualityModel:
 
     def __post_init__(self) -> None:
         assert len(self.profiles) == len(self.table.weights), "one row per profile"
+        seen = self.table.weights.shape[1] - self.features.ngrams.latent_count
+        assert seen in {0, self.features.ngrams.category_count}, "profiles see the shares of all categories or none"
+        object.__setattr__(self, "_share_count", seen)
         self.booster.set_param({"nthread": 1})
         object.__setattr__(self, "_trees", CompleteTrees.of(self.booster))
         _index_profiles(self)
@@ -208,11 +211,12 @@ class QualityModel:
         }
 
     def latent(self, text: str) -> tuple[Floats, float]:
-        """Where the prompt lies: [1, z] for the profiles, with what the category's axes tell, and the length latent."""
+        """Where the prompt lies: [1, z] for the profiles, with the shares of the categories where they see them, and the
+        length latent."""
         vector = self.features(text)
         output = self._trees.predict(vector) + self.features.base(vector)
-        by_category = vector[-len(self.category_axes) :] @ self.category_axes
-        return np.concatenate((_ONE, output[:-1], by_category)), float(output[-1])
+        shares = vector[len(vector) - self._share_count :]
+        return np.concatenate((_ONE, output[:-1], shares)), float(output[-1])
 
 
 _ONE = np.ones(1, dtype=np.float32)

@@ -3,6 +3,7 @@
     words -> hashed words and pairs -> weights (1 + log count) idf, unit length -> x
     x W + w0                         a latent vector, by ridge regression
     (x V + v0)+^2, normalised        the share of each category of training prompts; times the mean latents of each
+    (x V + v0)+^4, normalised        the same shares, nearer to a verdict, for the profiles to see
 
 Linear models over words are what trees are worst at, and on single-source data they rank prompts better than trees do
 (docs/quality.md). Pure: the same text and table give the same numbers, bit for bit. Buckets are shared by whatever
@@ -88,8 +89,14 @@ class NgramTable:
         """Latents per reading."""
         return int(self.category_latents.shape[1])
 
+    @property
+    def category_count(self) -> int:
+        """Shares per reading."""
+        return len(self.category_latents)
+
     def read(self, hashes: Hashes) -> Floats:
-        """(2 x latents): by the regression, and by the shares of the categories, of the words with these hashes."""
+        """(2 x latents + categories): latents by the regression and by the shares of the categories, and these shares, of
+        the words with these hashes."""
         members, counts = counted(hashes)
         weight = self.weight.take(members) * counts
         norm = float(weight.dot(weight)) ** 0.5
@@ -101,10 +108,17 @@ class NgramTable:
 
 
 def readings(outputs: Floats, category_latents: Floats) -> Floats:
-    """(..., 2 x latents) from the outputs (..., latents + categories) of the two regressions."""
+    """(..., 2 x latents + categories) from the outputs (..., latents + categories) of the two regressions."""
     latent_count = category_latents.shape[1]
     # Squared, the regression of membership comes near enough to a probability; negative evidence is none.
     shares = np.maximum(outputs[..., latent_count:], np.float32(0.0))
     shares *= shares
-    by_category = shares.dot(category_latents) / np.maximum(shares.sum(axis=-1, keepdims=True), np.float32(1e-9))
-    return np.concatenate((outputs[..., :latent_count], by_category), axis=-1)
+    by_category = _normalised(shares).dot(category_latents)
+    shares *= shares
+    return np.concatenate((outputs[..., :latent_count], by_category, _normalised(shares)), axis=-1)
+
+
+def _normalised(shares: Floats) -> Floats:
+    """Shares of one; all zero where nothing speaks for any."""
+    normalised: Floats = shares / np.maximum(shares.sum(axis=-1, keepdims=True), np.float32(1e-12))
+    return normalised

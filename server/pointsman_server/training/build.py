@@ -45,7 +45,7 @@ MMLU_PRO_CHAT_MODELS = (
 )  # fmt: skip
 """The instruction-tuned models of mmlu_pro: nobody routes to a base model."""
 
-SETTINGS = TrainingSettings(category_axis_count=0, loading_variance=0.02, ease_variance=1.0)
+SETTINGS = TrainingSettings(sees_categories=False, loading_variance=0.02, ease_variance=1.0)
 """Both tight and tied: most models are measured in one source only, on its prompts only, so what they can do elsewhere
 rests on how they compare with the others on the same prompts (docs/quality.md)."""
 

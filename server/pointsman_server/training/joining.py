@@ -44,18 +44,19 @@ LENGTH_VARIANCE_MIN = 0.05
 """Between models, squared log tokens, where too few lengths are known to tell: models differ by a quarter at least."""
 
 
-def fit_joining(fitted: FittedProfiles, latents: Doubles, categories: Strings, rng: np.random.Generator) -> Joining:
+def fit_joining(fitted: FittedProfiles, positions: Doubles, categories: Strings, rng: np.random.Generator) -> Joining:
     """What an artifact keeps for models that join.
 
     Args:
         fitted: the profiles, fitted on these prompts.
-        latents: of each prompt, cross-fitted: as good as those of a prompt never seen.
+        positions: of each prompt, (prompts, 1 + latents + categories), cross-fitted: as good as those of a prompt never
+            seen.
         categories: of each prompt, `benchmark/category` or either of them.
         rng: draws the anchors.
     """
     common = fitted.common
     members = benchmark_members(categories)
-    rows = np.column_stack((np.ones(len(latents)), latents)) / common.slope
+    rows = positions / common.slope
     offsets = common.ease - common.shift / common.slope
     drawn = [rng.choice(prompts, ANCHOR_COUNT, replace=len(prompts) < ANCHOR_COUNT) for prompts in members.values()]
     index = np.array(drawn, dtype=np.intp).reshape(len(members), ANCHOR_COUNT)

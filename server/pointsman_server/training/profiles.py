@@ -9,9 +9,12 @@ ease is unknown; its variance flattens the odds, which the last step accounts fo
 
 `common` is learned from all models (Gelman and Hill, "Data Analysis Using Regression and Multilevel/Hierarchical
 Models", 2006), so a model with few labels, or labels on one kind of prompt only, takes from the others what its own do
-not tell, and its posterior covariance says how uncertain that leaves it. `spread` is learned from one source, and fixed
-and tight on whitened latents for several: there, learning it would fit each source no better, and make models that were
-measured in one only worse elsewhere than knowing nothing of them (docs/quality.md).
+not tell, and its posterior covariance says how uncertain that leaves it. `spread` is chosen by cross-validation for one
+source, and fixed and tight on whitened latents for several: there, learning it would fit each source no better, and make
+models that were measured in one only worse elsewhere than knowing nothing of them (docs/quality.md).
+
+For one source z is followed by the shares of the categories, with a spread of their own: what a model does in a category is
+known well, however little tells prompts of one category apart.
 """
 
 from __future__ import annotations
@@ -40,9 +43,15 @@ STEP_TOLERANCE = 1e-4
 """Log-odds; a smaller step ends Newton's method."""
 INTERCEPT_VARIANCE = 1.0
 """Between models, log-odds squared: at the mean prompt most answer 0.25 to 0.75 well."""
-LOADING_VARIANCE_START = 0.1
-LOADING_VARIANCE_MIN, LOADING_VARIANCE_MAX = 1e-3, 4.0
-"""Bounds of what is learned, log-odds squared: from models that all rank prompts alike to specialists of one kind."""
+CATEGORY_VARIANCE = 0.5
+"""Between models, log-odds squared, in what a category means to them: its many prompts tell a model's own mean there, so
+this hardly matters where categories are large. More lets a model half a point ahead in one category take its prompts, and
+those that are read as of it, from the best of all (docs/quality.md)."""
+LOADING_VARIANCES = (0.001, 0.01, 0.1)
+"""Among which one is chosen, log-odds squared: from models that all rank the prompts of a category alike to specialists."""
+SINGULAR_SHARE_MIN = 1e-3
+"""Of the largest singular value: along a direction with less, such as the share of a category that no prompt is of, the
+latents tell nothing of ease."""
 LATENT_DEVIATION_MIN = 1e-3
 """A latent that varies less than this over the prompts carries nothing and is not blown up to unit variance."""
 SPREAD_ROUND_COUNT = 8
@@ -88,27 +97,76 @@ class CommonProfile:
     """A profile's log-odds are shift + slope x those at known ease, without the ease."""
 
 
-def fit_profiles(
-    latents: Doubles, quality: Matrix, groups: Strings, *, loading_variance: float | None, ease_variance: float
-) -> FittedProfiles:
-    """The profiles of all columns of `quality` (prompts x models, NaN unknown) on these latents (prompts x latents).
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where the prompts lie that profiles are fitted to."""
+
+    latents: Doubles
+    """(prompts, latents)."""
+    shares: Doubles
+    """(prompts, categories): may have no column."""
+    groups: Strings
+    """Of prompts that were asked and scored alike."""
+
+    @property
+    def rows(self) -> Doubles:
+        """(prompts, 1 + latents + categories): what profiles are multiplied with."""
+        return np.column_stack((np.ones(len(self.latents)), self.latents, self.shares))
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Located:
+        """Some of the prompts."""
+        return Located(self.latents[chosen], self.shares[chosen], self.groups[chosen])
+
+
+def chosen_loading_variance(
+    located: Located, quality: Matrix, folds: npt.NDArray[np.intp], *, ease_variance: float
+) -> float:
+    """The one of `LOADING_VARIANCES` with which profiles of one half of the folds best tell how models differ on the
+    prompts of the other half, both ways.
+
+    The squared error of relative quality, what is left of it after the mean of each prompt's models, is what routing lives
+    on; likelihood would mostly judge how well all of them together are predicted.
+    """
+    halves = [folds % 2 == half for half in range(2)]
+    if not all(half.any() and np.isfinite(quality[half]).any(axis=0).all() for half in halves):
+        return LOADING_VARIANCES[0]
+    errors = dict.fromkeys(LOADING_VARIANCES, 0.0)
+    for variance in LOADING_VARIANCES:
+        for half in halves:
+            fitted = fit_profiles(
+                located.where(~half), quality[~half], loading_variance=variance, ease_variance=ease_variance
+            )
+            expected = 1.0 / (1.0 + np.exp(-(located.where(half).rows @ fitted.weights.T)))
+            errors[variance] += _relative_error(quality[half] - expected)
+    return min(errors, key=errors.__getitem__)
+
+
+def _relative_error(error: Doubles) -> float:
+    """Sum of squares of what is left of each row of (prompts, models) after the mean of its known entries."""
+    known = ~np.isnan(error)
+    filled = np.where(known, error, 0.0)
+    mean = filled.sum(axis=1) / np.maximum(1, known.sum(axis=1))
+    return float((np.where(known, filled - mean[:, np.newaxis], 0.0) ** 2).sum())
+
+
+def fit_profiles(located: Located, quality: Matrix, *, loading_variance: float, ease_variance: float) -> FittedProfiles:
+    """The profiles of all columns of `quality` (prompts x models, NaN unknown) on where these prompts lie.
 
     Args:
-        latents: of each prompt.
+        located: the prompts.
         quality: of each model on each prompt.
-        groups: of prompts that were asked and scored alike.
-        loading_variance: the prior variance between models per whitened latent, in log-odds squared; None learns it.
+        loading_variance: the prior variance between models per whitened latent, in log-odds squared.
         ease_variance: the prior variance of ease between the prompts of a group, in log-odds squared.
     """
-    whitening = _whitening(latents)
-    design = np.column_stack((np.ones(len(latents)), latents)) @ whitening
+    whitening = _whitening(located.latents, located.shares)
+    design = located.rows @ whitening
     size, model_count = design.shape[1], quality.shape[1]
-    variance = LOADING_VARIANCE_START if loading_variance is None else loading_variance
-    prior = Prior(mean=np.zeros(size), precision=_precision(size, variance))
+    precision = _precision(size, latent_count=min(located.latents.shape), loading_variance=loading_variance)
+    prior = Prior(mean=np.zeros(size), precision=precision)
     weights = np.zeros((model_count, size))
     covariance = np.zeros((model_count, size, size))
-    ease = np.zeros(len(latents))
-    group_of = np.unique(groups.astype(str), return_inverse=True)[1]
+    ease = np.zeros(len(design))
+    group_of = np.unique(located.groups.astype(str), return_inverse=True)[1]
     for _ in range(ROUND_COUNT):
         for column in range(model_count):
             weights[column], covariance[column] = fit_profile(
@@ -117,12 +175,10 @@ def fit_profiles(
         common = _common_mean(weights, covariance, prior)
         ease = _fit_ease(design @ weights.T, quality, group_of, ease, variance=ease_variance)
         # What the latents tell of the ease is common to all models.
-        told = np.linalg.lstsq(design, ease, rcond=None)[0]
+        told = np.linalg.lstsq(design, ease, rcond=SINGULAR_SHARE_MIN)[0]
         ease -= design @ told
         weights += told
-        if loading_variance is None:
-            variance = _learned_variance(weights - (common + told), covariance)
-        prior = Prior(mean=common + told, precision=_precision(size, variance))
+        prior = Prior(mean=common + told, precision=precision)
     spread = _spread(weights, covariance, prior)
     shift, slope = _flattening(design @ weights.T, quality)
     weights *= slope
@@ -142,15 +198,11 @@ def fit_profiles(
     )
 
 
-def _precision(size: int, loading_variance: float) -> Doubles:
-    return np.diag([1.0 / INTERCEPT_VARIANCE, *[1.0 / loading_variance] * (size - 1)])
-
-
-def _learned_variance(deviations: Doubles, covariance: Doubles) -> float:
-    """What the models' loadings vary by, their uncertainty taken into account: a step of expectation maximisation."""
-    uncertain = np.diagonal(covariance, axis1=1, axis2=2)
-    expected = float((deviations[:, 1:] ** 2 + uncertain[:, 1:]).mean()) if deviations.shape[1] > 1 else 0.0
-    return float(np.clip(expected, LOADING_VARIANCE_MIN, LOADING_VARIANCE_MAX))
+def _precision(size: int, *, latent_count: int, loading_variance: float) -> Doubles:
+    variances = np.full(size, CATEGORY_VARIANCE)
+    variances[0] = INTERCEPT_VARIANCE
+    variances[1 : 1 + latent_count] = loading_variance
+    return np.diag(1.0 / variances)
 
 
 def _fit_ease(
@@ -205,15 +257,20 @@ def _spread(weights: Doubles, covariance: Doubles, prior: Prior) -> Doubles:
     return np.asarray(spread, dtype=np.float64)
 
 
-def _whitening(latents: Doubles) -> Doubles:
-    """The matrix W for which [1, z] W = [1, whitened z]: zero mean, uncorrelated, unit variance."""
+def _whitening(latents: Doubles, shares: Doubles) -> Doubles:
+    """The matrix W for which [1, z, s] W = [1, whitened z, s']: z of zero mean, uncorrelated, of unit variance, and the
+    shares in an orthonormal basis of what they can differ in, which is one direction less because they sum to one."""
     mean, size = latents.mean(axis=0), latents.shape[1]
     deviation, axes = np.linalg.svd((latents - mean) / np.sqrt(len(latents)), full_matrices=False)[1:]
     scaled = (axes / np.maximum(deviation, LATENT_DEVIATION_MIN)[:, np.newaxis]).T
-    whitening = np.zeros((size + 1, scaled.shape[1] + 1))
+    contrasts = np.linalg.svd(np.ones((1, shares.shape[1])))[2][1:].T if shares.shape[1] else np.zeros((0, 0))
+    kept = scaled.shape[1]
+    whitening = np.zeros((1 + size + len(contrasts), 1 + kept + contrasts.shape[1]))
     whitening[0, 0] = 1.0
-    whitening[0, 1:] = -mean @ scaled
-    whitening[1:, 1:] = scaled
+    whitening[0, 1 : 1 + kept] = -mean @ scaled
+    whitening[0, 1 + kept :] = -shares.mean(axis=0) @ contrasts
+    whitening[1 : 1 + size, 1 : 1 + kept] = scaled
+    whitening[1 + size :, 1 + kept :] = contrasts
     return whitening
 
 

@@ -29,9 +29,16 @@ from pointsman_server.training.embedding import fit_word_table
 from pointsman_server.training.factors import factorise, smoothed
 from pointsman_server.training.joining import fit_joining
 from pointsman_server.training.llms import KnownLlm, llm_of
-from pointsman_server.training.profiles import FittedProfiles, fit_lengths, fit_profiles, length_targets
+from pointsman_server.training.profiles import (
+    FittedProfiles,
+    Located,
+    chosen_loading_variance,
+    fit_lengths,
+    fit_profiles,
+    length_targets,
+)
 from pointsman_server.training.risk import calibrate
-from pointsman_server.training.wording import fit_wording, ngram_counts
+from pointsman_server.training.wording import fit_wording, membership, ngram_counts
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -41,8 +48,6 @@ Progress = Callable[[str, float], None]
 
 FOLD_COUNT = 5
 """Of the cross-fit: every booster but the last sees four fifths of the questions."""
-CATEGORY_AXIS_SHARE_MIN = 0.05
-"""Of the largest deviation between categories: an axis with less tells no category from another."""
 LABELS_MIN = 50
 """An LLM with fewer training labels gets no profile."""
 CELL_SIZE_MIN = 15
@@ -83,12 +88,12 @@ class TrainingSettings:
     latent_count: int = 12
     category_share: float = 0.5
     """How far the latents move to the mean of their category before the trees learn them."""
-    category_axis_count: int = 12
-    """How much of the reading by category the profiles see by itself, at most. It is nearly free of noise, so it tells the
-    best models apart; over several sources it would tell the sources apart instead, see `build`."""
+    sees_categories: bool = True
+    """Whether the profiles see the shares of the categories beside the latents. They are nearly free of noise, so they tell
+    the best models apart; over several sources they would tell the sources apart instead, see `build`."""
     loading_variance: float | None = None
-    """How much models differ in what a prompt's latents mean to them, per whitened latent, log-odds squared. None learns it
-    from the models, as suits one source in which every model answered every kind of prompt; see `build` for several."""
+    """How much models differ in what a prompt's latents mean to them, per whitened latent, log-odds squared. None chooses it
+    by cross-validation, as suits one source in which every model answered every kind of prompt; see `build` for several."""
     ease_variance: float = 1.0
     """How much prompts of one group differ in ease beyond what their latents tell, log-odds squared."""
     booster: BoosterSettings = field(default_factory=BoosterSettings)
@@ -133,44 +138,45 @@ def train(
     if not columns.llms:
         raise DatasetError(f"no model has {LABELS_MIN} outcomes in the train split, the least a profile needs")
     rng = np.random.default_rng(seed)
-    located = _located(training, columns, settings, rng, seed=seed, progress=progress, recall=recall)
+    reader = _fit_reader(training, columns, settings, rng, seed=seed, progress=progress, recall=recall)
     progress("profiles", 0.0)
+    variance = settings.loading_variance
+    if variance is None:
+        variance = chosen_loading_variance(
+            reader.located, columns.quality, reader.folds, ease_variance=settings.ease_variance
+        )
     fitted = fit_profiles(
-        located.latents,
-        columns.quality,
-        training.groups,
-        loading_variance=settings.loading_variance,
-        ease_variance=settings.ease_variance,
+        reader.located, columns.quality, loading_variance=variance, ease_variance=settings.ease_variance
     )
     model = QualityModel(
         name=name,
         version=version,
-        features=located.features,
-        booster=located.booster,
+        features=reader.features,
+        booster=reader.booster,
         profiles=tuple(_profile(llm, dataset) for llm in columns.llms),
-        table=_profile_table(fitted, fit_lengths(located.length_latent, columns.output_tokens)),
-        category_axes=located.category_axes,
+        table=_profile_table(fitted, fit_lengths(reader.length_latent, columns.output_tokens)),
         calibration=IntervalCalibration(*UNCALIBRATED, STAND_IN_VARIANCE),
-        joining=fit_joining(fitted, located.latents, training.categories, rng),
+        joining=fit_joining(fitted, reader.located.rows, training.categories, rng),
     )
     progress("profiles", 1.0)
     return _with_risks(_with_calibration(model, held_out), held_out, rng)
 
 
 @dataclass(frozen=True, slots=True)
-class _Located:
+class _Reader:
     """What tells where a prompt lies, and where the training prompts do by what never saw their questions."""
 
     features: FeatureExtractor
     booster: xgboost.Booster
-    category_axes: Floats
-    latents: Doubles
-    """(prompts, latents + axes), as the profiles see them."""
+    located: Located
+    """The training prompts, as the profiles see them."""
     length_latent: Doubles
     """(prompts,)."""
+    folds: npt.NDArray[np.intp]
+    """Of the training prompts."""
 
 
-def _located(
+def _fit_reader(
     training: Dataset,
     columns: LlmColumns,
     settings: TrainingSettings,
@@ -179,7 +185,7 @@ def _located(
     seed: int,
     progress: Progress,
     recall: Recall,
-) -> _Located:
+) -> _Reader:
     """Learns the latents of the training prompts from their texts."""
     progress("features", 0.0)
     table = fit_word_table(training.texts, dimension_count=settings.embedding_dimension_count, window=settings.window)
@@ -188,9 +194,13 @@ def _located(
     targets = _targets(training, columns, settings, rng)
     progress("latents", 1.0)
     folds = _folds(training.dedupe_keys, rng)
-    ngrams, readings = _cross_read(read.counts, targets.plain, training.groups, folds, progress=progress, recall=recall)
+    ngrams, readings = _cross_read(
+        read.counts, targets.plain, membership(training.groups), folds, progress=progress, recall=recall
+    )
     features = FeatureExtractor(table, ngrams, settings.window)
-    inputs = np.concatenate((read.plain, readings), axis=1)
+    shares = readings[:, readings.shape[1] - ngrams.category_count :].astype(np.float64)
+    # The trees read what comes before the shares, which repeat what the reading by category says.
+    inputs = np.concatenate((read.plain, readings[:, : 2 * ngrams.latent_count]), axis=1)
     booster, latents = _cross_fit(
         inputs,
         targets.smooth,
@@ -201,9 +211,8 @@ def _located(
         progress=progress,
         recall=recall,
     )
-    axes = category_axes(ngrams, count=settings.category_axis_count)
-    by_category = readings[:, len(axes) :] @ axes
-    return _Located(features, booster, axes, np.concatenate((latents[:, :-1], by_category), axis=1), latents[:, -1])
+    located = Located(latents[:, :-1], shares if settings.sees_categories else shares[:, :0], training.groups)
+    return _Reader(features, booster, located, length_latent=latents[:, -1], folds=folds)
 
 
 def llm_columns(dataset: Dataset, *, labels_min: int) -> LlmColumns:
@@ -270,38 +279,29 @@ def _targets(training: Dataset, columns: LlmColumns, settings: TrainingSettings,
 def _cross_read(
     counts: csr_matrix,
     targets: Doubles,
-    groups: Strings,
+    members: Floats,
     folds: npt.NDArray[np.intp],
     *,
     progress: Progress,
     recall: Recall,
 ) -> tuple[NgramTable, Floats]:
     """The linear reading of all rows, and for each row what one that never saw its question says of it."""
-    readings = np.zeros((len(targets), 2 * targets.shape[1]), dtype=np.float32)
+    readings = np.zeros((len(targets), 2 * targets.shape[1] + members.shape[1]), dtype=np.float32)
     for fold in range(FOLD_COUNT):
         progress("wording", fold / (FOLD_COUNT + 1))
         inside = folds != fold
         if inside.any() and not inside.all():
-            parts = counts[inside], targets[inside], groups[inside]
+            parts = counts[inside], targets[inside], members[inside]
             others = counts[~inside]
             readings[~inside] = recall(f"wording-{fold}", partial(_read_others, parts, others))
-    table = fit_wording(counts, targets, groups).table()
+    table = fit_wording(counts, targets, members).table()
     progress("wording", 1.0)
     return table, readings
 
 
-def _read_others(known: tuple[csr_matrix, Doubles, Strings], asked: csr_matrix) -> Floats:
+def _read_others(known: tuple[csr_matrix, Doubles, Floats], asked: csr_matrix) -> Floats:
     """What a reading fitted to some prompts says of others."""
     return fit_wording(*known).read(asked)
-
-
-def category_axes(ngrams: NgramTable, *, count: int) -> Floats:
-    """(latents + 1, axes): the directions in which the categories differ most, at most `count` of them. The last ones, in
-    which they hardly differ, would be rounding errors blown up."""
-    means = ngrams.category_latents
-    deviation, directions = np.linalg.svd(means, full_matrices=False)[1:]
-    kept = int((deviation[:count] > CATEGORY_AXIS_SHARE_MIN * deviation.max(initial=0.0)).sum())
-    return np.asarray(directions[:kept].T, dtype=np.float32)
 
 
 def _folds(dedupe_keys: Strings, rng: np.random.Generator) -> npt.NDArray[np.intp]:

@@ -59,7 +59,7 @@ class Wording:
     category_latents: Floats
 
     def read(self, counts: csr_matrix) -> Floats:
-        """(prompts, 2 x latents), as `NgramTable.read` gives for one."""
+        """(prompts, 2 x latents + categories), as `NgramTable.read` gives for one."""
         outputs = _vectors(counts, self.weight) @ self.coefficients + self.offset
         return readings(np.asarray(outputs, dtype=np.float32), self.category_latents)
 
@@ -71,15 +71,14 @@ class Wording:
         )
 
 
-def fit_wording(counts: csr_matrix, targets: Doubles, groups: Strings) -> Wording:
-    """The regression of the latents in `targets` (prompts, latents), and of membership in the larger `groups`."""
-    membership = _membership(groups)
+def fit_wording(counts: csr_matrix, targets: Doubles, members: Floats) -> Wording:
+    """The regression of the latents in `targets` (prompts, latents), and of `membership` in categories."""
     weight = _inverse_document_frequency(counts)
     vectors = _vectors(counts, weight)
     latents, latent_offset = _ridge(vectors, targets.astype(np.float32), LATENT_RIDGE)
-    categories, category_offset = _ridge(vectors, membership, CATEGORY_RIDGE)
+    categories, category_offset = _ridge(vectors, members, CATEGORY_RIDGE)
     centred = targets - targets.mean(axis=0)
-    category_latents = (membership.T @ centred) / (membership.sum(axis=0)[:, np.newaxis] + CATEGORY_PRIOR_COUNT)
+    category_latents = (members.T @ centred) / (members.sum(axis=0)[:, np.newaxis] + CATEGORY_PRIOR_COUNT)
     return Wording(
         weight=weight,
         coefficients=np.concatenate((latents, categories), axis=1),
@@ -88,7 +87,7 @@ def fit_wording(counts: csr_matrix, targets: Doubles, groups: Strings) -> Wordin
     )
 
 
-def _membership(groups: Strings) -> Floats:
+def membership(groups: Strings) -> Floats:
     """(prompts, categories): 1 where a prompt is of that category; the largest ones. One alone tells nothing."""
     names, inverse, counts = np.unique(groups.astype(str), return_inverse=True, return_counts=True)
     largest = np.argsort(-counts, kind="stable")[:CATEGORY_COUNT_MAX]
