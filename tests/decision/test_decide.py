@@ -297,13 +297,24 @@ def test_exploration_tries_what_could_win_at_its_rate() -> None:
     assert abs(share - 0.1) < 0.03
 
 
-def test_what_was_never_called_is_tried_though_it_could_at_best_be_as_fast_as_the_fastest() -> None:
-    """Where latency alone is weighed, somebody unknown may be faster than everyone who is known."""
-    known = EndpointRuntime(ttft_s=FLAT, age_s=1.0)
-    decision = loaded(RequestFacts(10), known, EndpointRuntime(), exploration=Exploration(rate=0.1))
-    assert [(c.endpoint.name, c.probability) for c in decision.candidates if c.endpoint.name == "m@second"] == [
-        ("m@second", pytest.approx(0.1))
-    ]
+def test_what_was_never_called_is_tried_where_latency_alone_is_weighed() -> None:
+    """Somebody unknown may be faster than everyone who is known, even if he is assumed to be like the slower ones."""
+    fast = EndpointRuntime(ttft_s=FLAT, age_s=1.0)
+    slow = EndpointRuntime(ttft_s=Latency(0.5, 0.5, 0.5, 0.5, 0.5), age_s=1.0)
+    decision = decide(
+        DecisionInput(
+            decision_id="d-1",
+            facts=RequestFacts(input_token_count=10),
+            alternatives=(Policy(preference=Weights.of({Metric.TTFT: 1.0})),),
+            endpoints=(Endpoint("m", "fast"), Endpoint("m", "slow"), Endpoint("m", "unknown")),
+            qualities={},
+            snapshot=RuntimeSnapshot({"m@fast": fast, "m@slow": slow}),
+            seed=1,
+            exploration=Exploration(rate=0.1),
+        )
+    )
+    shares = {candidate.endpoint.provider: candidate.probability for candidate in decision.candidates}
+    assert shares == {"fast": pytest.approx(0.9), "slow": 0.0, "unknown": pytest.approx(0.1)}
 
 
 def test_what_was_slow_is_tried_again_more_seldom_than_what_was_nearly_as_good() -> None:
