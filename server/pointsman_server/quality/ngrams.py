@@ -33,6 +33,10 @@ _FIRST, _SECOND, _MIX = (np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE
 """Odd multipliers that spread 32-bit hashes over 64 bits (Knuth's multiplicative hashing); wrapping is meant."""
 
 
+_COUNT_WEIGHTS = (1.0 + np.log(np.maximum(1, np.arange(8192)))).astype(np.float32)
+"""What a bucket counts for by how often a text has it; no window holds more words and pairs."""
+
+
 def word_hash(word: str) -> int:
     """Under which number a word, or another piece of text, enters; whatever its case."""
     return crc32(word.lower().encode("utf-8"))
@@ -52,11 +56,11 @@ def counted(hashes: Hashes) -> tuple[Buckets, Floats]:
         return found, np.empty(0, dtype=np.float32)
     # What np.unique does, without its detours.
     found.sort()
-    is_first = np.empty(found.size, dtype=np.bool_)
-    is_first[0] = True
-    np.not_equal(found[1:], found[:-1], out=is_first[1:])
-    starts = np.append(is_first.nonzero()[0], found.size)
-    return found.take(starts[:-1]), (1.0 + np.log(starts[1:] - starts[:-1])).astype(np.float32)
+    is_first = np.empty(found.size + 1, dtype=np.bool_)
+    is_first[0] = is_first[-1] = True  # The end is the beginning of what would come next.
+    np.not_equal(found[1:], found[:-1], out=is_first[1:-1])
+    starts = is_first.nonzero()[0]
+    return found.take(starts[:-1]), _COUNT_WEIGHTS.take(starts[1:] - starts[:-1], mode="clip")
 
 
 @dataclass(frozen=True, slots=True)
