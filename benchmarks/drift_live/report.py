@@ -149,7 +149,9 @@ def draw(seen: dict[str, list[Seen]], timeline: Timeline, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, len(seen), figsize=(11, 6), sharex=True, sharey="row", layout="constrained")
+    figure, axes = plt.subplots(
+        2, len(seen), figsize=(11, 6), sharex=True, sharey="row", squeeze=False, layout="constrained"
+    )
     edges = np.arange(0.0, timeline.end_s + WINDOW_S, WINDOW_S)
     for column, (system, requests) in enumerate(seen.items()):
         upper, lower = axes[0, column], axes[1, column]
