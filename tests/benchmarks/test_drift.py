@@ -183,7 +183,8 @@ class TestRuns:
 def _further_tries(found: Run) -> float:
     """Per request, while the event lasts."""
     events = found.scene.events or (Event(Weather.STEADY, WARM_UP_S, DURATION_S, 0),)
-    inside = [events[0].at_s <= call.at_s < events[0].to_s for call in found.calls]
+    made = [call for call in found.calls if call.request_number is not None]
+    inside = [events[0].at_s <= call.at_s < events[0].to_s for call in made]
     arrived = sum(events[0].at_s <= one.arrival_s < events[0].to_s for one in found.served)
     return sum(inside) / arrived - 1.0
 
