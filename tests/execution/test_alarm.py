@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-import virtual
 from pointsman_server.alarm import Alarm
+
+from benchmarks.drift.loop import run_virtually
 
 
 async def never() -> None:
@@ -29,7 +30,7 @@ def test_a_wait_that_is_too_long_ends_on_time() -> None:
         assert loop.time() == pytest.approx(8.0)
         alarm.close()
 
-    virtual.run(scenario())
+    run_virtually(scenario())
 
 
 def test_a_shorter_limit_overtakes_a_longer_one() -> None:
@@ -43,7 +44,7 @@ def test_a_shorter_limit_overtakes_a_longer_one() -> None:
         assert asyncio.get_running_loop().time() == pytest.approx(1.0)
         alarm.close()
 
-    virtual.run(scenario())
+    run_virtually(scenario())
 
 
 def test_many_short_waits_are_none_too_long() -> None:
@@ -56,7 +57,7 @@ def test_many_short_waits_are_none_too_long() -> None:
         alarm.close()
         await asyncio.sleep(10.0)
 
-    virtual.run(scenario())
+    run_virtually(scenario())
 
 
 def test_cancelling_from_outside_goes_on() -> None:
@@ -77,7 +78,7 @@ def test_cancelling_from_outside_goes_on() -> None:
         finally:
             alarm.close()
 
-    virtual.run(scenario())
+    run_virtually(scenario())
 
 
 def test_a_task_that_was_rung_at_can_wait_again() -> None:
@@ -95,4 +96,4 @@ def test_a_task_that_was_rung_at_can_wait_again() -> None:
                 await never()
         alarm.close()
 
-    virtual.run(scenario())
+    run_virtually(scenario())

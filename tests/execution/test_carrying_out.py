@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from contextlib import aclosing
 
 import pytest
-import virtual
 from execution.played import (
     HANG,
     NEVER,
@@ -40,10 +39,12 @@ from pointsman_server.telemetry import names
 from pointsman_server.telemetry.setup import TelemetrySettings, configure_telemetry
 from telemetry.test_metrics import of, points
 
+from benchmarks.drift.loop import run_virtually
+
 
 def play(scenario: Coroutine[None, None, None]) -> None:
     """In virtual time."""
-    virtual.run(scenario)
+    run_virtually(scenario)
 
 
 # Hedges.
