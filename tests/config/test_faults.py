@@ -151,9 +151,9 @@ FAULTS = [
         "must be a number from 10 to 86400, not 1",
     ),
     (
-        '[providers.a]\nbase_url = "http://a"\nprobes = { tokens_per_hour_max = 15 }',
+        '[providers.a]\nbase_url = "http://a"\nprobes = { tokens_per_hour_max = 23 }',
         "providers.a.probes.tokens_per_hour_max",
-        "must be a whole number from 16 to 1000000, not 15",
+        "must be a whole number from 24 to 1000000, not 23",
     ),
     (
         '[providers.a]\nbase_url = "http://a"\nprobes = { usd_per_day_max = -1 }',

@@ -11,7 +11,7 @@ from pathlib import Path
 from pointsman_server.runtime import failures, level, limits, profile, waiting
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "runtime.md").read_text(encoding="utf-8")
-MODULES = ("breaker", "endpoint", "estimators", "failures", "level", "limits", "profile", "waiting")
+MODULES = ("breaker", "endpoint", "estimators", "failures", "level", "sessions", "limits", "profile", "waiting")
 
 
 def test_the_simulator_of_the_page_does_what_the_page_says() -> None:
