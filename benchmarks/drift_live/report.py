@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from benchmarks.harness.machine import Machine
 LEFT_SHARE = 0.1
 """An endpoint is left when of the next ten requests at most this share still goes there."""
 NEXT_COUNT = 10
+BEFORE_S = 10.0
+THERE_SHARE = 0.5
+"""Of the requests of the ten seconds before an event: with less a system had nothing to leave."""
 WINDOW_S = 5.0
 """Of the plotted shares and medians."""
 COLOURS = {"first": "#4c72b0", "second": "#55a868", "third": "#c44e52", "fourth": "#8172b3"}
@@ -64,7 +68,10 @@ def _row(system: str, phase: str, requests: Sequence[Seen]) -> Row:
 
 def left_after_s(requests: Sequence[Seen], *, from_s: float, to_s: float) -> float | None:
     """How long after `from_s` the first provider is left: from when on hardly any of the next ten requests go there.
-    None if it never is until `to_s`."""
+    None if it never is until `to_s`; not a number if most requests of the ten seconds before were not there."""
+    before = [one for one in requests if from_s - BEFORE_S <= one.at_s < from_s]
+    if before and fmean(one.provider == "first" for one in before) < THERE_SHARE:
+        return math.nan
     during = sorted((one for one in requests if from_s <= one.at_s < to_s), key=lambda one: one.at_s)
     for index, one in enumerate(during):
         following = during[index : index + NEXT_COUNT]
@@ -117,7 +124,9 @@ def _story(timeline: Timeline) -> str:
 
 
 def _seconds(value_s: float | None) -> str:
-    return "never" if value_s is None else f"{value_s:.1f} s"
+    if value_s is None:
+        return "never"
+    return "was not there" if math.isnan(value_s) else f"{value_s:.1f} s"
 
 
 def as_json(
@@ -133,13 +142,18 @@ def as_json(
         "rows": [asdict(row) for row in rows_of(seen, timeline)],
         "left_after_s": {
             system: {
-                "brown-out": left_after_s(requests, from_s=timeline.slow_from_s, to_s=timeline.slow_to_s),
-                "hang": left_after_s(requests, from_s=timeline.hang_from_s, to_s=timeline.hang_to_s),
+                "brown-out": _number(left_after_s(requests, from_s=timeline.slow_from_s, to_s=timeline.slow_to_s)),
+                "hang": _number(left_after_s(requests, from_s=timeline.hang_from_s, to_s=timeline.hang_to_s)),
             }
             for system, requests in seen.items()
         },
     }
     return json.dumps(found, indent=1) + "\n"
+
+
+def _number(value_s: float | None) -> float | str | None:
+    """JSON has no word for what is not a number."""
+    return "was not there" if value_s is not None and math.isnan(value_s) else value_s
 
 
 def draw(seen: dict[str, list[Seen]], timeline: Timeline, path: Path) -> None:

@@ -34,11 +34,14 @@ REQUEST_TIMEOUT_S = 20.0
 
 
 def pointsman_config(origin: str) -> str:
-    """Pointsman's configuration, in TOML: defaults but for what is wanted, which is a fast answer."""
+    """Pointsman's configuration, in TOML: defaults but for what is wanted, which is a fast answer, and probes, which are paid
+    for by 1 % of the tokens and need a price."""
     lines = ['[server]\nlisten = "127.0.0.1:0"\n\n[routers.default]\npolicy = "router@t:1|e:0.2"\n']
     for provider in TTFT_S:
         lines.append(f'[providers.{provider}]\nadapter = "openai_compatible"\nbase_url = "{origin}/{provider}/v1"\n')
+        lines.append(f"[providers.{provider}.probes]\nafter_s = 10\n")
         lines.append(f'[[endpoints]]\nmodel = "{MODEL}"\nprovider = "{provider}"\n')
+        lines.append("input_price_usd_per_mtok = 1.0\noutput_price_usd_per_mtok = 1.0\n")
     return "\n".join(lines)
 
 
