@@ -148,7 +148,7 @@ FAULTS = [
     (
         '[providers.a]\nbase_url = "http://a"\nprobes = { after_s = 1 }',
         "providers.a.probes.after_s",
-        "must be a number from 10 to 86400, not 1",
+        "must be a number from 5 to 86400, not 1",
     ),
     (
         '[providers.a]\nbase_url = "http://a"\nprobes = { tokens_per_hour_max = 23 }',

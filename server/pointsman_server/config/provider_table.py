@@ -28,7 +28,7 @@ OPENAI_BASE_URL = "OPENAI_BASE_URL"
 CONNECTION_COUNT_LIMIT = 65_535
 """More connections to one address than there are ports can't be."""
 
-PROBE_AFTER_S_MIN = 10.0
+PROBE_AFTER_S_MIN = 5.0
 """What was seen that short a time ago is not worth a probe."""
 PROBE_AFTER_S_MAX = 86_400.0
 
