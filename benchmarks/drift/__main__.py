@@ -78,11 +78,23 @@ def measure(job: Job) -> tuple[list[Figures], Traces]:
     return found, together(drawn)
 
 
+def weathers_of(text: str) -> list[Weather]:
+    """The weathers of these names.
+
+    Raises:
+        ArgumentTypeError: one has no such name.
+    """
+    try:
+        return [Weather(name) for name in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; there are {', '.join(Weather)}") from None
+
+
 def jobs(options: argparse.Namespace) -> list[Job]:
     """What is asked for, the longest first."""
     levels = MEASURED if options.data is None else calibrated(options.data)
     seeds = (TUNING_SEEDS if options.tuning else SEEDS)[: options.seeds]
-    weathers = [Weather(name) for name in options.weathers.split(",")] if options.weathers else list(Weather)
+    weathers: Sequence[Weather] = options.weathers
     listed = []
     for weather in weathers:
         duration_s = LONG_DURATION_S if weather in (Weather.ALL, Weather.REGIMES) else DURATION_S
@@ -120,7 +132,9 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the traces; without it arrivals and levels are made up")
-    parser.add_argument("--weathers", default="", help="only these, with commas between them")
+    parser.add_argument(
+        "--weathers", type=weathers_of, default=list(Weather), help="only these, with commas between them"
+    )
     parser.add_argument("--seeds", type=int, help="only so many of the seeds")
     parser.add_argument(
         "--tuning", action="store_true", help="other seeds than those that are reported; writes nothing"

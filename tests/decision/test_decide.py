@@ -422,6 +422,38 @@ def test_what_a_request_costs_the_others_is_weighed_and_not_shown() -> None:
     assert [c.endpoint.name for c in bounded.eligible] == ["m@first"]
 
 
+@pytest.mark.parametrize("metric", [Metric.INTER_TOKEN_LATENCY, Metric.END_TO_END_LATENCY])
+def test_the_answers_of_the_others_count_as_much_as_their_first_tokens(metric: Metric) -> None:
+    """Whatever latency is weighed, the one with what this request adds to it for the others decides; an answer of 101
+    tokens has a hundred gaps."""
+    crowded = EndpointRuntime(
+        ttft_s=FLAT,
+        inter_token_latency_s=Latency(0.01, 0.01, 0.01, 0.01, 0.01),
+        marginal_load_s=0.5,
+        marginal_load_s_per_token=0.02,
+    )
+    idle = EndpointRuntime(ttft_s=FLAT, inter_token_latency_s=Latency(0.02, 0.02, 0.02, 0.02, 0.02))
+    decision = decide(
+        DecisionInput(
+            decision_id="d-1",
+            facts=RequestFacts(input_token_count=10),
+            alternatives=(Policy(preference=Weights.of({metric: 1.0})),),
+            endpoints=(Endpoint("m", "crowded"), Endpoint("m", "idle")),
+            qualities={"m": QualityPrediction(0.8, 0.05, 101.0)},
+            snapshot=RuntimeSnapshot({"m@crowded": crowded, "m@idle": idle}),
+            seed=1,
+            exploration=NO_EXPLORATION,
+        )
+    )
+    values = {candidate.endpoint.provider: candidate.terms[0].value for candidate in decision.eligible}
+    expected = {
+        Metric.INTER_TOKEN_LATENCY: {"idle": 0.02, "crowded": 0.01 + 0.02},
+        Metric.END_TO_END_LATENCY: {"idle": 0.1 + 2.0, "crowded": 0.1 + 1.0 + 0.5 + 2.0},
+    }
+    assert values == pytest.approx(expected[metric])
+    assert decision.candidates[0].endpoint.provider == "idle"
+
+
 def ill(*, open_s: float | None, second: EndpointRuntime, bounds: tuple[Bound, ...] = ()) -> Decision:
     """One model at a provider whose breaker is open for so long, and at a second one."""
     first = EndpointRuntime(ttft_s=FLAT, age_s=1.0, breaker=BreakerState.OPEN, retry_after_s=open_s)

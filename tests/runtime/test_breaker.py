@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
+from pointsman_server.decision.decide import PANIC_OPEN_S_MAX
 from pointsman_server.decision.types import BreakerState
 from pointsman_server.runtime.breaker import Admission, Breaker, BreakerRules
 
@@ -188,3 +189,9 @@ def test_its_repr_shows_its_state() -> None:
     assert repr(breaker) == "Breaker(closed, failures in a row: 1)"
     failed(breaker, 0.0, count=1)
     assert repr(breaker) == "Breaker(open until 10.0, failures in a row: 0)"
+
+
+def test_a_panic_tells_failures_from_a_refused_key_by_how_long_the_breaker_stays_open() -> None:
+    """What failures and a trial can take is tolerated, what a refused key takes at first is not."""
+    rules = BreakerRules()
+    assert max(rules.open_s_max, rules.trial_s_max) < PANIC_OPEN_S_MAX < rules.open_s_authentication

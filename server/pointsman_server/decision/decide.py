@@ -11,7 +11,7 @@ from pointsman_server.decision.types import Candidate, Decision, DecisionInput, 
 from pointsman_server.decision.utility import Terms, rank
 
 PANIC_OPEN_S_MAX = 60.0
-"""As long as failures can keep a breaker open (see `runtime.breaker`). One that stays open for longer was opened by a
+"""Longer than failures keep a breaker open (`runtime.breaker.BreakerRules`). One that stays open for longer was opened by a
 refused key, which trying does not mend."""
 
 Worth = tuple[float | None, Terms, float]
