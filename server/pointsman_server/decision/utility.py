@@ -47,18 +47,15 @@ def rank(drafts: Sequence[Draft], preference: Preference) -> Ranking:
     Ties go to the candidate with fewer assumed values, then (under an objective) to the better one by the default
     preference, then by name, so that the order of the catalog never matters.
     """
-    match preference:
-        case Objective():
-            columns = [_sought(drafts, preference)]
-            losses = [-gain for gain in _totals(weigh(drafts, DEFAULT_PREFERENCE), drafts)]
-        case Weights():
-            columns = weigh(drafts, preference)
-            losses = [0.0] * len(drafts)
+    columns = [_sought(drafts, preference)] if isinstance(preference, Objective) else weigh(drafts, preference)
     utilities = _totals(columns, drafts)
-    assumed_counts = list(map(sum, zip(*[column.assumed for column in columns], strict=True))) or [0] * len(drafts)
-    names = [draft.endpoint.name for draft in drafts]
-    places = zip([-utility for utility in utilities], assumed_counts, losses, names, range(len(drafts)), strict=True)
-    rows = [row for *_, row in sorted(places)]
+    rows = sorted(range(len(drafts)), key=utilities.__getitem__, reverse=True)
+    if len(set(utilities)) < len(utilities):
+        default = [0.0] * len(drafts)
+        if isinstance(preference, Objective):
+            default = _totals(weigh(drafts, DEFAULT_PREFERENCE), drafts)
+        assumed_counts = [sum([column.assumed[row] for column in columns]) for row in range(len(drafts))]
+        rows.sort(key=lambda row: (-utilities[row], assumed_counts[row], -default[row], drafts[row].endpoint.name))
     return Ranking([drafts[row] for row in rows], [utilities[row] for row in rows], rows, tuple(columns))
 
 
