@@ -56,7 +56,9 @@ async def test_a_conversation_goes_on_where_it_was_answered() -> None:
         ScriptedUpstream(answering(input_count=2700, cached_count=0)) as one,
         ScriptedUpstream(answering(input_count=2700, cached_count=0)) as other,
     ):
-        toml = endpoints({"one": ["gpt-4o-mini"], "other": ["gpt-4o-mini"]}, urls_of(one=one, other=other), extra=CACHED_PRICE)
+        toml = endpoints(
+            {"one": ["gpt-4o-mini"], "other": ["gpt-4o-mini"]}, urls_of(one=one, other=other), extra=CACHED_PRICE
+        )
         async with running(config_of(toml + NO_CHANCE)) as server:
             turns = [system(LONG), user("When?")]
             assert (await server.client.route(turns)).affinity == Affinity.AFFINITY_UNSPECIFIED
@@ -77,7 +79,9 @@ async def test_a_conversation_goes_on_where_it_was_answered() -> None:
 async def test_who_calls_by_himself_tells_by_reporting() -> None:
     """A decision without a call leaves nothing in a cache; a reported success does, a reported failure does not."""
     toml = endpoints(
-        {"one": ["gpt-4o-mini"], "other": ["gpt-4o-mini"]}, dict.fromkeys(("one", "other"), "http://127.0.0.1:9/v1"), extra=CACHED_PRICE
+        {"one": ["gpt-4o-mini"], "other": ["gpt-4o-mini"]},
+        dict.fromkeys(("one", "other"), "http://127.0.0.1:9/v1"),
+        extra=CACHED_PRICE,
     )
     async with running(config_of(toml + NO_CHANCE)) as server:
         client, turns = server.client, [system(LONG), user("When?")]
@@ -117,7 +121,9 @@ async def test_the_example_prints_what_the_page_shows() -> None:
     script = (*answering(input_count=2710, cached_count=0), *answering(input_count=2720, cached_count=2700))
     async with ScriptedUpstream(script) as cheap, ScriptedUpstream((ReadRequest(), Hang())) as dear:
         toml = endpoints({"cheap": ["gpt-4o-mini"]}, urls_of(cheap=cheap), extra=CACHED_PRICE)
-        toml += "\n" + endpoints({"dear": ["gpt-4o-mini"]}, urls_of(dear=dear), extra=CACHED_PRICE).replace("= 1.0", "= 9.0")
+        toml += "\n" + endpoints({"dear": ["gpt-4o-mini"]}, urls_of(dear=dear), extra=CACHED_PRICE).replace(
+            "= 1.0", "= 9.0"
+        )
         async with running(config_of(toml + NO_CHANCE)) as server:
             program = block("program").replace("127.0.0.1:50061", server.address)
             process = await create_subprocess_exec(sys.executable, "-c", program, stdout=PIPE, stderr=STDOUT)
