@@ -76,6 +76,12 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         otlp_endpoint = "http://127.0.0.1:4317"
         sample_ratio = 0
         service_name = "mine"
+        [decision_log]
+        directory = "log"
+        file_bytes_max = 65536
+        total_bytes_max = 131072
+        flush_interval_s = 0.5
+        keep_prompts = true
         [quality]
         artifact = "artifact"
         [providers.local]

@@ -1,0 +1,321 @@
+"""Parts of records as JSON values, one small function each way. What has its default is left out, so that lines stay short.
+
+Every number is written so that reading it gives the very same number: Python prints the shortest text that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pointsman_server.decision.metrics import Metric
+from pointsman_server.decision.resolve import NamedRouter
+from pointsman_server.decision.risk import RiskTable
+from pointsman_server.decision.router_string import RouterAlternative
+from pointsman_server.decision.types import (
+    Arm,
+    Bound,
+    BoundChange,
+    BreakerState,
+    Candidate,
+    Capability,
+    Comparison,
+    Direction,
+    Endpoint,
+    EndpointRuntime,
+    Exploration,
+    Latency,
+    Objective,
+    Policy,
+    Preference,
+    QualityPrediction,
+    Rejection,
+    RejectionReason,
+    Relaxation,
+    RequestFacts,
+    RuntimeSnapshot,
+    SearchSpace,
+    UtilityTerm,
+    Weights,
+)
+
+Fields = dict[str, Any]
+"""A JSON object. It goes no further than this module and `codec`."""
+
+SPACE_FIELDS = ("models", "providers", "endpoints", "skip_models", "skip_providers", "skip_endpoints")
+PRICE_FIELDS = ("input_price_usd_per_mtok", "output_price_usd_per_mtok", "cached_input_price_usd_per_mtok")
+COUNT_FIELDS = ("context_token_count_max", "output_token_count_max")
+_RUNTIME_DEFAULTS = EndpointRuntime()._asdict()
+_LATENCY_FIELDS = frozenset({"ttft_s", "inter_token_latency_s"})
+
+
+def endpoint_fields(endpoint: Endpoint) -> Fields:
+    """An endpoint of the catalog."""
+    fields: Fields = {"model": endpoint.model, "provider": endpoint.provider}
+    known = {name: getattr(endpoint, name) for name in (*PRICE_FIELDS, *COUNT_FIELDS)}
+    fields |= {name: value for name, value in known.items() if value is not None}
+    return fields | _sets(endpoint.capabilities, endpoint.labels)
+
+
+def endpoint_of(fields: Fields) -> Endpoint:
+    """The same back."""
+    known = {name: fields.get(name) for name in (*PRICE_FIELDS, *COUNT_FIELDS)}
+    capabilities, labels = _sets_of(fields)
+    return Endpoint(fields["model"], fields["provider"], **known, capabilities=capabilities, labels=labels)
+
+
+def _sets(capabilities: frozenset[Capability], labels: frozenset[tuple[str, str]]) -> Fields:
+    fields: Fields = {}
+    if capabilities:
+        fields["capabilities"] = sorted(capabilities)
+    if labels:
+        fields["labels"] = sorted(labels)
+    return fields
+
+
+def _sets_of(fields: Fields) -> tuple[frozenset[Capability], frozenset[tuple[str, str]]]:
+    capabilities = frozenset(Capability(name) for name in fields.get("capabilities", ()))
+    return capabilities, frozenset((key, value) for key, value in fields.get("labels", ()))
+
+
+def bound_fields(bound: Bound) -> list[Any]:
+    """A bound as [metric, comparison, limit, quantile]."""
+    return [bound.metric, bound.comparison, bound.limit, bound.quantile]
+
+
+def bound_of(fields: Sequence[Any]) -> Bound:
+    """The same back."""
+    metric, comparison, limit, quantile = fields
+    return Bound(Metric(metric), Comparison(comparison), limit, quantile)
+
+
+def preference_fields(preference: Preference) -> Fields:
+    """Weights by metric, or the one metric that is sought."""
+    match preference:
+        case Weights(by_metric):
+            return {"weights": dict(by_metric)}
+        case Objective(metric, direction):
+            return {"objective": [metric, direction]}
+
+
+def preference_of(fields: Fields) -> Preference:
+    """The same back."""
+    if "weights" in fields:
+        return Weights(tuple((Metric(metric), weight) for metric, weight in fields["weights"].items()))
+    metric, direction = fields["objective"]
+    return Objective(Metric(metric), Direction(direction))
+
+
+def alternative_fields(alternative: Policy | RouterAlternative) -> Fields:
+    """What one alternative demands and prefers; of a router string also what it names."""
+    fields: Fields = {"head": alternative.head} if isinstance(alternative, RouterAlternative) else {}
+    fields |= {name: sorted(names) for name in SPACE_FIELDS if (names := getattr(alternative.space, name))}
+    if alternative.bounds:
+        fields["bounds"] = [bound_fields(bound) for bound in alternative.bounds]
+    fields |= _sets(alternative.capabilities, alternative.labels)
+    return fields if alternative.preference is None else fields | preference_fields(alternative.preference)
+
+
+def policy_of(fields: Fields) -> Policy:
+    """A policy back."""
+    capabilities, labels = _sets_of(fields)
+    return Policy(_space_of(fields), _bounds_of(fields), capabilities, labels, preference_of(fields))
+
+
+def router_alternative_of(fields: Fields) -> RouterAlternative:
+    """An alternative of a router string back."""
+    capabilities, labels = _sets_of(fields)
+    preference = preference_of(fields) if fields.keys() & {"weights", "objective"} else None
+    return RouterAlternative(fields["head"], _space_of(fields), _bounds_of(fields), capabilities, labels, preference)
+
+
+def _space_of(fields: Fields) -> SearchSpace:
+    return SearchSpace(**{name: frozenset(fields.get(name, ())) for name in SPACE_FIELDS})
+
+
+def _bounds_of(fields: Fields) -> tuple[Bound, ...]:
+    return tuple(bound_of(bound) for bound in fields.get("bounds", ()))
+
+
+def exploration_fields(exploration: Exploration) -> Fields:
+    """How much chance entered."""
+    return {
+        "rate": exploration.rate,
+        "stale_after_s": exploration.stale_after_s,
+        "near_tie_width": exploration.near_tie_width,
+    }
+
+
+def router_fields(router: NamedRouter) -> Fields:
+    """A named router."""
+    fields: Fields = {
+        "alternatives": [alternative_fields(policy) for policy in router.alternatives],
+        "exploration": exploration_fields(router.exploration),
+    }
+    if router.split:
+        fields["split"] = [[arm.router_name, arm.share] for arm in router.split]
+    return fields
+
+
+def router_of(name: str, fields: Fields) -> NamedRouter:
+    """The same back, without what no decision depends on."""
+    return NamedRouter(
+        name,
+        tuple(policy_of(policy) for policy in fields["alternatives"]),
+        Exploration(**fields["exploration"]),
+        split=tuple(Arm(router_name, share) for router_name, share in fields.get("split", ())),
+    )
+
+
+def risk_table_fields(table: RiskTable) -> Fields:
+    """What held-out prompts have shown of falling short."""
+    return {
+        "model_counts": table.model_counts,
+        "shares": table.shares,
+        "risks": table.risks,
+        "gap_max": table.gap_max,
+        "prompt_count": table.prompt_count,
+    }
+
+
+def risk_table_of(fields: Fields) -> RiskTable:
+    """The same back."""
+    return RiskTable(
+        model_counts=tuple(fields["model_counts"]),
+        shares=tuple(fields["shares"]),
+        risks=tuple(fields["risks"]),
+        gap_max=tuple(tuple(tuple(row) for row in table) for table in fields["gap_max"]),
+        prompt_count=fields["prompt_count"],
+    )
+
+
+def facts_fields(facts: RequestFacts) -> Fields:
+    """What the decision knew of the request."""
+    fields: Fields = {"input_token_count": facts.input_token_count}
+    if facts.output_token_count_max is not None:
+        fields["output_token_count_max"] = facts.output_token_count_max
+    return fields | _sets(facts.capabilities, frozenset())
+
+
+def facts_of(fields: Fields) -> RequestFacts:
+    """The same back."""
+    return RequestFacts(fields["input_token_count"], fields.get("output_token_count_max"), _sets_of(fields)[0])
+
+
+def snapshot_fields(snapshot: RuntimeSnapshot) -> Fields:
+    """The runtime state of every endpoint that was known of; latencies as [mean, p50, p90, p95, p99]."""
+    return {
+        name: {
+            field: value
+            for field, value in zip(EndpointRuntime._fields, runtime, strict=True)
+            if value != _RUNTIME_DEFAULTS[field]
+        }
+        for name, runtime in snapshot.by_endpoint.items()
+    }
+
+
+def snapshot_of(fields: Fields) -> RuntimeSnapshot:
+    """The same back."""
+    return RuntimeSnapshot({name: _runtime_of(runtime) for name, runtime in fields.items()})
+
+
+def _runtime_of(fields: Fields) -> EndpointRuntime:
+    values: Fields = {name: latency_of(value) if name in _LATENCY_FIELDS else value for name, value in fields.items()}
+    if "breaker" in values:
+        values["breaker"] = BreakerState(values["breaker"])
+    return EndpointRuntime(**values)
+
+
+def latency_of(values: Sequence[float] | None) -> Latency | None:
+    """A latency back."""
+    return None if values is None else Latency(*values)
+
+
+def candidate_fields(candidate: Candidate, runtime: EndpointRuntime, quality: QualityPrediction | None) -> Fields:
+    """A candidate. What it repeats of the snapshot and of the predictions is left out."""
+    fields: Fields = {"endpoint": candidate.endpoint.name}
+    known: Fields = {
+        "output_token_count": candidate.output_token_count,
+        "cost_usd": candidate.cost_usd,
+        "end_to_end_latency_s": candidate.end_to_end_latency_s,
+        "utility": candidate.utility,
+        "shortfall_risk": candidate.shortfall_risk,
+    }
+    fields |= {name: value for name, value in known.items() if value is not None}
+    for name, value, usual in (
+        ("quality", candidate.quality, quality),
+        ("ttft_s", candidate.ttft_s, runtime.ttft_s),
+        ("inter_token_latency_s", candidate.inter_token_latency_s, runtime.inter_token_latency_s),
+        ("error_rate", candidate.error_rate, runtime.error_rate),
+        ("runtime_age_s", candidate.runtime_age_s, runtime.age_s),
+        ("alternative", candidate.alternative, 0),
+        ("probability", candidate.probability, 0.0),
+    ):
+        if value != usual:
+            fields[name] = value
+    if candidate.terms:
+        fields["terms"] = candidate.terms
+    if candidate.rejections:
+        fields["rejections"] = [rejection_fields(rejection) for rejection in candidate.rejections]
+    return fields
+
+
+def candidate_of(
+    fields: Fields, endpoint: Endpoint, runtime: EndpointRuntime, quality: QualityPrediction | None
+) -> Candidate:
+    """The same back."""
+    inter_token_latency_s = runtime.inter_token_latency_s
+    return Candidate(
+        endpoint,
+        _quality_of(fields["quality"]) if "quality" in fields else quality,
+        fields.get("output_token_count"),
+        fields.get("cost_usd"),
+        latency_of(fields["ttft_s"]) if "ttft_s" in fields else runtime.ttft_s,
+        latency_of(fields["inter_token_latency_s"]) if "inter_token_latency_s" in fields else inter_token_latency_s,
+        fields.get("end_to_end_latency_s"),
+        fields.get("error_rate", runtime.error_rate),
+        fields.get("runtime_age_s", runtime.age_s),
+        fields.get("alternative", 0),
+        fields.get("utility"),
+        tuple(UtilityTerm(Metric(metric), *values) for metric, *values in fields.get("terms", ())),
+        fields.get("probability", 0.0),
+        tuple(rejection_of(rejection) for rejection in fields.get("rejections", ())),
+        fields.get("shortfall_risk"),
+    )
+
+
+def _quality_of(values: Sequence[float] | None) -> QualityPrediction | None:
+    return None if values is None else QualityPrediction(*values)
+
+
+def rejection_fields(rejection: Rejection) -> Fields:
+    """One reason against a candidate."""
+    fields: Fields = {"reason": rejection.reason, "constraint": rejection.constraint}
+    if rejection.bound is not None:
+        fields["bound"] = bound_fields(rejection.bound)
+    if rejection.actual is not None:
+        fields["actual"] = rejection.actual
+    return fields
+
+
+def rejection_of(fields: Fields) -> Rejection:
+    """The same back."""
+    bound = bound_of(fields["bound"]) if "bound" in fields else None
+    return Rejection(RejectionReason(fields["reason"]), fields["constraint"], bound, fields.get("actual"))
+
+
+def relaxation_fields(relaxation: Relaxation) -> Fields:
+    """A change of bounds that would do."""
+    changes = [[bound_fields(change.bound), bound_fields(change.relaxed)] for change in relaxation.changes]
+    return {"endpoint": relaxation.endpoint_name, "changes": changes, "distance": relaxation.distance}
+
+
+def relaxation_of(fields: Fields) -> Relaxation:
+    """The same back."""
+    changes = tuple(BoundChange(bound_of(bound), bound_of(relaxed)) for bound, relaxed in fields["changes"])
+    return Relaxation(fields["endpoint"], changes, fields["distance"])
+
+
+def qualities_of(fields: Mapping[str, Sequence[float]]) -> dict[str, QualityPrediction]:
+    """What the quality model expected of each model, [mean, standard error, output tokens]."""
+    return {model: QualityPrediction(*values) for model, values in fields.items()}
