@@ -303,24 +303,9 @@ class Application:
                 logger.info("artifact %s: %s is in force%s", path, now.name, f", after {before.name}" if before else "")
 
     def _world(self, config: Config) -> World:
-        scored: dict[Path, QualityModel] = {}
-        routers = {}
-        for name, settings in config.routers.items():
-            path = _artifact_path(settings, config)
-            held = self._artifacts[path]
-            named = _named_router(settings, config)
-            model = scored[path] = scored.get(path) or with_catalog_scores(held.model, config.catalog)
-            routers[name] = ServedRouter(
-                router=named,
-                version=_hash(config.catalog.version, held.digest, settings.version),
-                quality=model,
-                quality_artifact=held.name,
-                refused_update=held.refusal,
-                text=str(effective_router_string(named.alternatives)),
-            )
         return World.of(
             config.catalog,
-            routers,
+            served_routers(config, self._artifacts),
             providers=self._renewed_providers(config),
             server_addresses={
                 name: urlsplit(settings.base_url).hostname or "" for name, settings in config.providers.items()
@@ -346,6 +331,26 @@ class Application:
         self._providers = renewed
         self._config = config
         return renewed
+
+
+def served_routers(config: Config, artifacts: Mapping[Path, HeldArtifact]) -> dict[str, ServedRouter]:
+    """The routers of a configuration by name; `artifacts` holds each of `artifact_paths`."""
+    scored: dict[Path, QualityModel] = {}
+    routers = {}
+    for name, settings in config.routers.items():
+        path = _artifact_path(settings, config)
+        held = artifacts[path]
+        named = _named_router(settings, config)
+        model = scored[path] = scored.get(path) or with_catalog_scores(held.model, config.catalog)
+        routers[name] = ServedRouter(
+            router=named,
+            version=_hash(config.catalog.version, held.digest, settings.version),
+            quality=model,
+            quality_artifact=held.name,
+            refused_update=held.refusal,
+            text=str(effective_router_string(named.alternatives)),
+        )
+    return routers
 
 
 def artifact_paths(config: Config) -> tuple[Path, ...]:

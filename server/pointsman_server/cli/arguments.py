@@ -52,6 +52,8 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_predict(commands)
     _add_calibrate(commands)
+    _add_replay(commands)
+    _add_explain(commands)
     demo = _add_command(commands, "demo", "show a router at work with simulated endpoints")
     demo.add_argument("--once", action="store_true", help="end after the tour in place of leaving the server running")
     _add_command(commands, "version", "print the version")
@@ -409,6 +411,38 @@ def _add_calibrate(commands: _Commands) -> None:
     )
     calibrate.add_argument(
         "--created", metavar="DATE", type=date.fromisoformat, help="the date that the artifact tells (default: today)"
+    )
+
+
+def _add_replay(commands: _Commands) -> None:
+    replay = _add_command(
+        commands, "replay", "decide a decision log again, and estimate what another router would have given"
+    )
+    _add_log(replay)
+    replay.add_argument(
+        "--router",
+        metavar="ROUTER",
+        help="the other router: a name or a router as text, in place of whatever requests asked for",
+    )
+    replay.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="its configuration: routers, catalog, quality artifact (default: as the log has them)",
+    )
+    replay.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _add_explain(commands: _Commands) -> None:
+    explain = _add_command(commands, "explain", "tell from a decision log why a request went where it went")
+    explain.add_argument("decision_id", metavar="DECISION_ID", help="the id that the decision carries")
+    _add_log(explain)
+    explain.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _add_log(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--log", metavar="DIR", type=Path, required=True, help="the directory of the log, as [decision_log] names it"
     )
 
 

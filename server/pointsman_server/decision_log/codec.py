@@ -73,13 +73,17 @@ FOREIGN_CONTENT = (KeyError, TypeError, ValueError, AttributeError, AssertionErr
 """What reading a line may end in that was cut off, or was never written here."""
 
 
+# No part of a record contains itself, and to look for that takes a fifth of the time.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+
+
 class DamagedLineError(DecisionLogError):
     """A line that is no record: half-written, or not ours."""
 
 
 def to_json(fields: Fields) -> bytes:
     """A line, without its end."""
-    return json.dumps(fields, separators=(",", ":")).encode("ascii")
+    return _ENCODER.encode(fields).encode("ascii")
 
 
 def header_line(surface_names: Iterable[str]) -> bytes:
@@ -103,10 +107,8 @@ class LineWriter:
         match record:
             case LoggedDecision():
                 return self._decision_lines(record)
-            case LoggedCompletion():
-                return [to_json(_completion_fields(record))]
-            case LoggedReport():
-                return [to_json(_report_fields(record))]
+            case _:
+                return [to_json(aftermath_fields(record))]
 
     def _decision_lines(self, record: LoggedDecision) -> list[bytes]:
         given, table, lines = record.given, record.given.risk_table, list[bytes]()
@@ -259,6 +261,11 @@ def _report_fields(record: LoggedReport) -> Fields:
         "quality_source": record.quality_source or None,
     }
     return fields | _known(known)
+
+
+def aftermath_fields(record: LoggedCompletion | LoggedReport) -> Fields:
+    """What came of a decision, as the log has it."""
+    return _completion_fields(record) if isinstance(record, LoggedCompletion) else _report_fields(record)
 
 
 def _known(fields: Fields) -> Fields:

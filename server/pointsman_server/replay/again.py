@@ -78,6 +78,8 @@ class Challenger:
     """As quality models know the models of its catalog; None: as in the log."""
     quality: QualityModel | None = None
     """Its own quality model; None: the predictions of the log."""
+    quality_artifact: str = ""
+    """What that was loaded from, `name@version`; what the log has of the same one is not predicted anew."""
 
 
 class ChallengerDecisions:
@@ -113,7 +115,8 @@ class ChallengerDecisions:
 
     def _with_qualities(self, logged: LoggedDecision) -> DecisionInput:
         model, names = self._challenger.quality, self._challenger.quality_names or logged.setting.quality_names
-        if model is None:
+        predicted_alike = self._challenger.quality_artifact == logged.given.quality_artifact
+        if model is None or (predicted_alike and names.keys() <= logged.setting.quality_names.keys()):
             return logged.given
         if logged.prompt.text is None:
             self.stale_prediction_count += 1

@@ -66,6 +66,8 @@ class Estimates:
     """So many decisions of the other router itself would tell as much: Kish's effective sample size."""
     largest_share: float
     """Of all weight, what a single decision carries, 0..1."""
+    rarer_count: int | None
+    """Of outcomes that are 0 or 1 how many are the rarer one; None of others."""
     as_logged: Estimate
     """Of the router that ran: the mean of what was seen."""
     inverse_propensity: Estimate
@@ -85,6 +87,7 @@ def estimates(evidence: Evidence) -> Estimates:
         decision_count=len(outcomes),
         effective_count=effective,
         largest_share=float(weights.max()) / total if total > 0.0 else 1.0,
+        rarer_count=_rarer_count(outcomes),
         as_logged=mean_of(outcomes, effective_count=len(outcomes)),
         inverse_propensity=mean_of(weights * outcomes, effective_count=effective),
         self_normalised=_self_normalised(weights, outcomes, effective_count=effective),
@@ -101,6 +104,12 @@ def mean_of(values: Doubles, *, effective_count: float) -> Estimate:
         return Estimate(value, -math.inf, math.inf)
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
     return _around(value, error, effective_count)
+
+
+def _rarer_count(outcomes: Doubles) -> int | None:
+    ones = int((outcomes == 1.0).sum())
+    zeros = int((outcomes == 0.0).sum())
+    return min(ones, zeros) if ones + zeros == len(outcomes) else None
 
 
 def _self_normalised(weights: Doubles, outcomes: Doubles, *, effective_count: float) -> Estimate:

@@ -12,6 +12,8 @@ from pointsman_server.replay.evidence import Gatherer, Outcome, Support
 
 EFFECTIVE_COUNT_MIN = 100
 """Below it an interval of 95 % is wider than the differences that one looks for, and its ends are themselves uncertain."""
+RARER_COUNT_MIN = 20
+"""Of fewer failures, say, the mean is skewed, and an interval of 95 % holds the truth in 90 % of cases or less."""
 LARGEST_SHARE_MAX = 0.1
 """A single decision that carries more may move an estimate by more than its interval."""
 UNSEEN_SHARE_MAX = 0.01
@@ -73,6 +75,8 @@ def _weight_warnings(found: Mapping[Outcome, Estimates]) -> Iterator[str]:
                 f"{outcome}: its {estimate.decision_count} outcomes are worth {estimate.effective_count:.0f} of the other"
                 f" router's own, too few to rely on (at least {EFFECTIVE_COUNT_MIN})"
             )
+        elif estimate.rarer_count is not None and estimate.rarer_count < RARER_COUNT_MIN:
+            yield f"{outcome}: only {estimate.rarer_count} of {estimate.decision_count} differ from the rest, too few"
         elif estimate.largest_share > LARGEST_SHARE_MAX:
             yield f"{outcome}: a single decision carries {estimate.largest_share:.0%} of the weight"
     if Outcome.QUALITY not in found:
