@@ -5,7 +5,7 @@ A data directory holds two tables, as `prompts.parquet` and `outcomes.parquet` o
 
     prompts   prompt_id, prompt; optional: source, dataset, category, dedupe_key, tags, split (train, val or test)
     outcomes  prompt_id, model, quality (0..1); optional: source, cost_usd, input_tokens, output_tokens, output_chars,
-              latency_s
+              latency_s, weight
 
 docs/training.md is the reader's version. Nothing is imputed: what a table does not tell is NaN.
 """
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ __all__ = (
     "DatasetError",
     "Matrix",
     "Strings",
+    "joined",
     "load_dataset",
 )
 
@@ -54,7 +56,7 @@ PROMPT_REQUIRED = ("prompt_id", "prompt")
 PROMPT_OPTIONAL = ("source", "dataset", "category", "dedupe_key", "tags", "split")
 OUTCOME_REQUIRED = ("prompt_id", "model", "quality")
 OUTCOME_MEASURES = ("cost_usd", "input_tokens", "output_tokens", "output_chars", "latency_s")
-OUTCOME_OPTIONAL = ("source", *OUTCOME_MEASURES)
+OUTCOME_OPTIONAL = ("source", "weight", *OUTCOME_MEASURES)
 
 OWN_SOURCE = "own"
 """The source of data that names none."""
@@ -70,6 +72,8 @@ per token, mathematics and code 3 to 4."""
 
 _WHAT_A_DIRECTORY_HOLDS = "a data directory holds prompts.parquet and outcomes.parquet, or both as .jsonl, or one table in RouterBench's format"
 
+LABEL_WEIGHT_MAX = 1000.0
+"""A label that counts for more would be all that its model is known by."""
 CELL_COUNT_MAX = 100_000_000
 """Prompts times endpoints: 100 million cells are 400 MB for each of the five measured matrices."""
 
@@ -107,6 +111,8 @@ class Dataset:
     """(prompts, endpoints), estimated from characters where only these are known."""
     latency_s: Matrix
     """(prompts, endpoints): until the end of the answer."""
+    weight: Matrix
+    """(prompts, endpoints): how many labels each one counts as when profiles are fitted; 1 where nothing is told."""
 
     @property
     def groups(self) -> Strings:
@@ -160,8 +166,11 @@ class Dataset:
         return frozenset(key for key, found in splits.items() if len(found) > 1)
 
 
-_MATRIX_FIELDS = ("quality", "cost_usd", "input_tokens", "output_tokens", "latency_s")
+_MATRIX_FIELDS = ("quality", "cost_usd", "input_tokens", "output_tokens", "latency_s", "weight")
+_UNKNOWN = {"weight": 1.0}
+"""What stands in a matrix where nothing is told; in the others NaN."""
 _ROW_FIELDS = tuple(each.name for each in fields(Dataset) if each.name != "endpoints")
+_TEXT_FIELDS = tuple(name for name in _ROW_FIELDS if name not in _MATRIX_FIELDS)
 
 
 def load_dataset(directory: Path) -> Dataset:
@@ -242,7 +251,10 @@ def assembled(prompts: Table, outcomes: Table) -> Dataset:
         tags=np.array([",".join(tags.replace(",", " ").split()) for tags in told["tags"]], dtype=np.object_),
         splits=splits,
         endpoints=endpoints,
-        **{name: _matrix(values, rows, columns, (len(ids), len(endpoints))) for name, values in measured.items()},
+        **{
+            name: _matrix(values, rows, columns, (len(ids), len(endpoints)), unknown=_UNKNOWN.get(name, np.nan))
+            for name, values in measured.items()
+        },
     )
 
 
@@ -324,15 +336,42 @@ def _measured(outcomes: Table, faults: Faults) -> dict[str, Doubles]:
     found = {name: outcomes.measurements(name, faults) for name in OUTCOME_MEASURES}
     estimated = found.pop("output_chars") / CHARACTERS_PER_TOKEN
     found["output_tokens"] = np.where(np.isnan(found["output_tokens"]), estimated, found["output_tokens"])
-    return {"quality": quality} | found
+    weight = outcomes.measurements("weight", faults, value_max=LABEL_WEIGHT_MAX)
+    return {"quality": quality, "weight": np.where(np.isnan(weight), 1.0, weight)} | found
 
 
 def _matrix(
-    values: Doubles, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], shape: tuple[int, int]
+    values: Doubles,
+    rows: npt.NDArray[np.intp],
+    columns: npt.NDArray[np.intp],
+    shape: tuple[int, int],
+    *,
+    unknown: float,
 ) -> Matrix:
-    matrix = np.full(shape, np.nan, dtype=np.float32)
+    matrix = np.full(shape, unknown, dtype=np.float32)
     matrix[rows, columns] = values
     return matrix
+
+
+def joined(one: Dataset, other: Dataset) -> Dataset:
+    """Both together; a model of one source that both have is one endpoint.
+
+    Raises:
+        DatasetError: a prompt_id is in both.
+    """
+    if shared := set(one.prompt_ids) & set(other.prompt_ids):
+        raise DatasetError(f"{len(shared)} prompt_ids are in both sets of data, {min(shared)} for one")
+    endpoints = tuple(sorted({*one.endpoints, *other.endpoints}))
+    column_of = {endpoint: column for column, endpoint in enumerate(endpoints)}
+    rows = {name: np.concatenate((getattr(one, name), getattr(other, name))) for name in _TEXT_FIELDS}
+    matrices: dict[str, Any] = {}
+    for name in _MATRIX_FIELDS:
+        shape = (len(rows["texts"]), len(endpoints))
+        matrix = matrices[name] = np.full(shape, _UNKNOWN.get(name, np.nan), dtype=np.float32)
+        for part, start in ((one, 0), (other, len(one.texts))):
+            columns = [column_of[endpoint] for endpoint in part.endpoints]
+            matrix[start : start + len(part.texts), columns] = getattr(part, name)
+    return Dataset(endpoints=endpoints, **rows, **matrices)
 
 
 def _or_else(texts: Strings, others: Iterable[str]) -> Strings:
