@@ -39,7 +39,8 @@ def _tell(logged: LoggedLabels) -> None:
         (logged.failed_over_count, "answered by another endpoint than the chosen one"),
     )
     told = "".join(f", {count:,} {words}" for count, words in left_out if count)
-    count, worth = len(logged.dataset.texts), float(logged.dataset.weight[~np.isnan(logged.dataset.quality)].sum())
+    dataset, count = logged.dataset, len(logged.dataset.texts)
+    worth = count if dataset.weight is None else dataset.weight[~np.isnan(dataset.quality)].sum()
     console(stderr=True).print(
         f"{count:,} labels of the log, weighed by their propensities worth {worth:,.0f}; of {logged.decision_count:,}"
         f" decisions{told}",

@@ -111,8 +111,8 @@ class Dataset:
     """(prompts, endpoints), estimated from characters where only these are known."""
     latency_s: Matrix
     """(prompts, endpoints): until the end of the answer."""
-    weight: Matrix
-    """(prompts, endpoints): how many labels each one counts as when profiles are fitted; 1 where nothing is told."""
+    weight: Matrix | None = None
+    """(prompts, endpoints): how many labels each one counts as when profiles are fitted; None: each counts as one."""
 
     @property
     def groups(self) -> Strings:
@@ -122,7 +122,7 @@ class Dataset:
     def where(self, mask: npt.NDArray[np.bool_]) -> Dataset:
         """The prompts for which `mask` holds, with every endpoint."""
         rows = {name: getattr(self, name)[mask] for name in _ROW_FIELDS}
-        return replace(self, **rows)
+        return replace(self, **rows, weight=None if self.weight is None else self.weight[mask])
 
     def in_split(self, split: str) -> Dataset:
         """The prompts of one split."""
@@ -148,7 +148,9 @@ class Dataset:
     def of_endpoints(self, columns: Sequence[int]) -> Dataset:
         """Every prompt, with these columns alone."""
         matrices = {name: getattr(self, name)[:, columns] for name in _MATRIX_FIELDS}
-        return replace(self, endpoints=tuple(self.endpoints[index] for index in columns), **matrices)
+        endpoints = tuple(self.endpoints[index] for index in columns)
+        weight = None if self.weight is None else self.weight[:, columns]
+        return replace(self, endpoints=endpoints, **matrices, weight=weight)
 
     def tagged(self, tag: str) -> npt.NDArray[np.bool_]:
         """Which prompts have this tag."""
@@ -166,10 +168,8 @@ class Dataset:
         return frozenset(key for key, found in splits.items() if len(found) > 1)
 
 
-_MATRIX_FIELDS = ("quality", "cost_usd", "input_tokens", "output_tokens", "latency_s", "weight")
-_UNKNOWN = {"weight": 1.0}
-"""What stands in a matrix where nothing is told; in the others NaN."""
-_ROW_FIELDS = tuple(each.name for each in fields(Dataset) if each.name != "endpoints")
+_MATRIX_FIELDS = ("quality", "cost_usd", "input_tokens", "output_tokens", "latency_s")
+_ROW_FIELDS = tuple(each.name for each in fields(Dataset) if each.name not in {"endpoints", "weight"})
 _TEXT_FIELDS = tuple(name for name in _ROW_FIELDS if name not in _MATRIX_FIELDS)
 
 
@@ -240,7 +240,9 @@ def assembled(prompts: Table, outcomes: Table) -> Dataset:
     sources = _sources(outcomes, rows, told["source"], faults)
     endpoints, columns = _endpoints(outcomes, rows, sources, faults)
     measured = _measured(outcomes, faults)
+    weight = outcomes.measurements("weight", faults, value_max=LABEL_WEIGHT_MAX)
     faults.raise_if_any()
+    shape = (len(ids), len(endpoints))
     return Dataset(
         prompt_ids=ids,
         texts=texts,
@@ -251,10 +253,8 @@ def assembled(prompts: Table, outcomes: Table) -> Dataset:
         tags=np.array([",".join(tags.replace(",", " ").split()) for tags in told["tags"]], dtype=np.object_),
         splits=splits,
         endpoints=endpoints,
-        **{
-            name: _matrix(values, rows, columns, (len(ids), len(endpoints)), unknown=_UNKNOWN.get(name, np.nan))
-            for name, values in measured.items()
-        },
+        **{name: _matrix(values, rows, columns, shape) for name, values in measured.items()},
+        weight=None if np.isnan(weight).all() else np.nan_to_num(_matrix(weight, rows, columns, shape), nan=1.0),
     )
 
 
@@ -336,19 +336,13 @@ def _measured(outcomes: Table, faults: Faults) -> dict[str, Doubles]:
     found = {name: outcomes.measurements(name, faults) for name in OUTCOME_MEASURES}
     estimated = found.pop("output_chars") / CHARACTERS_PER_TOKEN
     found["output_tokens"] = np.where(np.isnan(found["output_tokens"]), estimated, found["output_tokens"])
-    weight = outcomes.measurements("weight", faults, value_max=LABEL_WEIGHT_MAX)
-    return {"quality": quality, "weight": np.where(np.isnan(weight), 1.0, weight)} | found
+    return {"quality": quality} | found
 
 
 def _matrix(
-    values: Doubles,
-    rows: npt.NDArray[np.intp],
-    columns: npt.NDArray[np.intp],
-    shape: tuple[int, int],
-    *,
-    unknown: float,
+    values: Doubles, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], shape: tuple[int, int]
 ) -> Matrix:
-    matrix = np.full(shape, unknown, dtype=np.float32)
+    matrix = np.full(shape, np.nan, dtype=np.float32)
     matrix[rows, columns] = values
     return matrix
 
@@ -363,15 +357,23 @@ def joined(one: Dataset, other: Dataset) -> Dataset:
         raise DatasetError(f"{len(shared)} prompt_ids are in both sets of data, {min(shared)} for one")
     endpoints = tuple(sorted({*one.endpoints, *other.endpoints}))
     column_of = {endpoint: column for column, endpoint in enumerate(endpoints)}
-    rows = {name: np.concatenate((getattr(one, name), getattr(other, name))) for name in _TEXT_FIELDS}
-    matrices: dict[str, Any] = {}
-    for name in _MATRIX_FIELDS:
-        shape = (len(rows["texts"]), len(endpoints))
-        matrix = matrices[name] = np.full(shape, _UNKNOWN.get(name, np.nan), dtype=np.float32)
-        for part, start in ((one, 0), (other, len(one.texts))):
-            columns = [column_of[endpoint] for endpoint in part.endpoints]
-            matrix[start : start + len(part.texts), columns] = getattr(part, name)
-    return Dataset(endpoints=endpoints, **rows, **matrices)
+    columns = [[column_of[endpoint] for endpoint in part.endpoints] for part in (one, other)]
+
+    def stacked(matrices: Sequence[Matrix]) -> Matrix:
+        both = np.full((len(one.texts) + len(other.texts), len(endpoints)), np.nan, dtype=np.float32)
+        both[: len(one.texts), columns[0]], both[len(one.texts) :, columns[1]] = matrices
+        return both
+
+    weights = [np.ones_like(part.quality) if part.weight is None else part.weight for part in (one, other)]
+    texts = {name: np.concatenate((getattr(one, name), getattr(other, name))) for name in _TEXT_FIELDS}
+    matrices = {name: stacked((getattr(one, name), getattr(other, name))) for name in _MATRIX_FIELDS}
+    has_weights = one.weight is not None or other.weight is not None
+    fields_of_both: dict[str, Any] = texts | matrices
+    return Dataset(
+        endpoints=endpoints,
+        weight=np.nan_to_num(stacked(weights), nan=1.0) if has_weights else None,
+        **fields_of_both,
+    )
 
 
 def _or_else(texts: Strings, others: Iterable[str]) -> Strings:

@@ -225,7 +225,8 @@ def _outcomes_of(
         found = sorted({model for _, model in dataset.endpoints})
         raise DatasetError(f"there are no outcomes of {name}, only of {', '.join(found[:5])}")
     quality = dataset.quality[:, columns]
-    weight = np.where(np.isnan(quality), np.nan, dataset.weight[:, columns])
+    told = np.ones_like(quality) if dataset.weight is None else dataset.weight[:, columns]
+    weight = np.where(np.isnan(quality), np.nan, told)
     return _first_known(quality), _first_known(dataset.output_tokens[:, columns]), _first_known(weight)
 
 

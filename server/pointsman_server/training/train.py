@@ -107,7 +107,8 @@ class LlmColumns:
     llms: tuple[KnownLlm, ...]
     quality: Matrix
     output_tokens: Matrix
-    weight: Matrix
+    weight: Matrix | None
+    """How many labels each of `quality` counts as; None: one."""
 
 
 def train(
@@ -231,16 +232,16 @@ def llm_columns(dataset: Dataset, *, labels_min: int) -> LlmColumns:
         sorted((llm for llm in members if np.isfinite(quality[llm]).sum() >= labels_min), key=lambda llm: llm.model)
     )
     shape = (len(dataset.texts), 0)
-    known_weight = np.where(np.isnan(dataset.quality), np.nan, dataset.weight)
+    weight = None if dataset.weight is None else np.where(np.isnan(dataset.quality), np.nan, dataset.weight)
     return LlmColumns(
         llms=llms,
         quality=np.column_stack([quality[llm] for llm in llms]) if llms else np.empty(shape, np.float32),
         output_tokens=np.column_stack([_known_mean(dataset.output_tokens[:, members[llm]]) for llm in llms])
         if llms
         else np.empty(shape, np.float32),
-        weight=np.column_stack([_known_mean(known_weight[:, members[llm]]) for llm in llms])
-        if llms
-        else np.empty(shape, np.float32),
+        weight=None
+        if weight is None or not llms
+        else np.column_stack([_known_mean(weight[:, members[llm]]) for llm in llms]),
     )
 
 
