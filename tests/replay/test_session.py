@@ -239,7 +239,7 @@ def test_a_log_with_support_raises_no_doubts(tmp_path: Path) -> None:
     the same."""
     found = replayed(tmp_path, many(600), "router@lowest-rc").comparison
     assert found is not None
-    assert found.warnings == ("failed: only 0 of 600 differ from the rest, too few",)
+    assert found.warnings == ("failed: only 0 of 600 outcomes are unlike the rest, too few for an interval",)
     assert found.estimates[Outcome.QUALITY].self_normalised.value == pytest.approx(0.5)
     assert found.support.unseen_share == 0.0
     assert 0 < found.same_choice_count < 600

@@ -78,7 +78,7 @@ def _comparison_report(screen: Console, comparison: Comparison) -> list[Renderab
     )
     parts += ["", fitting_table(screen, columns, rows)]
     if comparison.warnings:
-        parts += ["", Text("This log does not support the comparison:", style="bold yellow")]
+        parts += ["", Text("What this log does not support:", style="bold yellow")]
         parts += [Text(f"- {warning}", style="yellow") for warning in comparison.warnings]
     return parts
 

@@ -76,7 +76,10 @@ def _weight_warnings(found: Mapping[Outcome, Estimates]) -> Iterator[str]:
                 f" router's own, too few to rely on (at least {EFFECTIVE_COUNT_MIN})"
             )
         elif estimate.rarer_count is not None and estimate.rarer_count < RARER_COUNT_MIN:
-            yield f"{outcome}: only {estimate.rarer_count} of {estimate.decision_count} differ from the rest, too few"
+            yield (
+                f"{outcome}: only {estimate.rarer_count} of {estimate.decision_count} outcomes are unlike the rest, too few"
+                " for an interval"
+            )
         elif estimate.largest_share > LARGEST_SHARE_MAX:
             yield f"{outcome}: a single decision carries {estimate.largest_share:.0%} of the weight"
     if Outcome.QUALITY not in found:

@@ -144,7 +144,7 @@ def calibrate(
         relative=relative,
         label_count=count,
         length_count=int(np.isfinite(tokens[known]).sum()),
-        quality_mean=float(quality[known].mean()),
+        quality_mean=float(np.average(quality[known], weights=counted)),
     )
 
 
