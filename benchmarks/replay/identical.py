@@ -10,6 +10,7 @@ import numpy as np
 from pointsman_server.decision.router_string import parse_router_string
 from pointsman_server.decision_log.codec import LineWriter
 from pointsman_server.decision_log.reader import DecisionLogReader
+from pointsman_server.decision_log.records import Record
 from pointsman_server.decision_log.segments import Segments
 from pointsman_server.replay.again import Challenger
 from pointsman_server.replay.session import Replay, replay
@@ -38,7 +39,8 @@ def write_log(world: World, directory: Path, *, count: int, seed: int) -> None:
             writer.begin_file()
             segments.begin_file(now_unix_s=time.time())
         assert request.completion is not None, "all are served"
-        for record in (request.decision, request.completion, *request.reports):
+        records: tuple[Record, ...] = (request.decision, request.completion, *request.reports)
+        for record in records:
             segments.append(writer.lines(record))
     segments.close()
 

@@ -288,7 +288,7 @@ class Application:
             self.router.world = self._world(config)
             self.router.tracker.retain(frozenset(config.catalog.by_name))
         if (config.server, config.telemetry, config.decision_log) != self._started_with:
-            logger.warning("[server], [telemetry] or [decision_log] has changed; that takes effect at the next start")
+            logger.warning("[server], [telemetry] or [decision_log] have changed; they take effect at the next start")
 
     def _tell_renewed(self, artifacts: Mapping[Path, HeldArtifact]) -> None:
         """Logs and counts what has become of each artifact since the last time."""

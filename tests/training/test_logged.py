@@ -186,7 +186,9 @@ def test_a_log_joins_other_data(small_world: Dataset, tmp_path: Path) -> None:
     assert np.array_equal(old.quality, small_world.quality, equal_nan=True)
     assert log.weight is not None
     assert both.weight is not None
-    assert np.array_equal(both.from_sources([LOG_SOURCE]).weight, log.weight)
+    of_log = both.from_sources([LOG_SOURCE]).weight
+    assert of_log is not None
+    assert np.array_equal(of_log, log.weight)
     assert (both.weight[: len(small_world.texts)] == 1.0).all()
     with pytest.raises(DatasetError, match="30 prompt_ids are in both"):
         joined(log, log)

@@ -100,9 +100,7 @@ class Metrics:
         self._router_cost = meter.create_counter(
             names.ROUTER_COST, "USD", "Cost of attempts at list prices by the router that decided, where it is known."
         )
-        self._log_drops = meter.create_counter(
-            names.DECISION_LOG_DROPS, "{record}", "Records of the decision log that were not written, by reason."
-        )
+        self._log_drops = meter.create_counter(names.DECISION_LOG_DROPS, "{record}", "Log records that were dropped.")
         self._shadows = _ShadowInstruments(meter)
         self._artifact_reads = meter.create_counter(
             names.ARTIFACT_READS, "{artifact}", "Quality artifacts that were read, at the start or while serving."
