@@ -60,7 +60,16 @@ async def _cost(directory: Path, *, round_count: int) -> Cost:
         records = [replace(given, decision_id=f"{number:016x}{index:016x}") for index in range(WAKE_COUNT - 1)]
         started_s = time.perf_counter()
         for record in records:
-            log.decided(record, decision, asked=asked, overlay=overlay, served=True, world=world, text=PROMPT)
+            log.decided(
+                record,
+                decision,
+                asked=asked,
+                overlay=overlay,
+                served=True,
+                caller_seeded=False,
+                world=world,
+                text=PROMPT,
+            )
         handing_s.append((time.perf_counter() - started_s) / len(records))
         started_s = time.process_time()
         await log._flush()  # noqa: SLF001  # the task that calls it would add its own timer

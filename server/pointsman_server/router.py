@@ -203,8 +203,16 @@ class Router:
             routing.decided(decision, shadows)
         self._metrics.decided(decision, shadows, duration_s=self._clock_s() - started_s)
         if self._log is not None:
-            asked_for, overlay = request.asked, request.overlay
-            self._log.decided(given, decision, asked=asked_for, overlay=overlay, served=served, world=world, text=text)
+            self._log.decided(
+                given,
+                decision,
+                asked=request.asked,
+                overlay=request.overlay,
+                served=served,
+                caller_seeded=request.seed is not None,
+                world=world,
+                text=text,
+            )
         if decision.chosen is None:
             raise unroutable(decision)
         self._remember(decision, decision.chosen, facts, served=served)

@@ -64,6 +64,7 @@ def logged(
     overlay: RouterAlternative | None = None,
     setting: Setting | None = None,
     prompt: PromptTraits | None = None,
+    caller_seeded: bool = False,
 ) -> LoggedDecision:
     """A record of a decision on this input."""
     return LoggedDecision(
@@ -81,4 +82,5 @@ def logged(
             {"default": "builtin@1"},
         ),
         prompt=prompt or PromptTraits(11, (0.5, 0.25)),
+        caller_seeded=caller_seeded,
     )

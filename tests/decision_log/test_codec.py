@@ -61,7 +61,8 @@ def test_what_was_asked_and_configured_comes_back(given_: DecisionInput, policy:
     )
     overlay = RouterAlternative("", policy.space, policy.bounds, policy.capabilities, policy.labels)
     routers = {"cheap": NamedRouter("cheap", (policy,), Exploration(0.0))}
-    record = logged(given_, overlay=overlay, setting=Setting(given_.endpoints, {}, routers, {}))
+    setting = Setting(given_.endpoints, {}, routers, {})
+    record = logged(given_, overlay=overlay, setting=setting, caller_seeded=keyed)
     assert read_back(record) == [record]
 
 

@@ -82,6 +82,7 @@ async def test_a_request_is_logged_with_all_that_came_of_it(tmp_path: Path) -> N
     assert (logged.decision_id, logged.given.seed, logged.served) == (answer.decision.id, 11, True)
     assert logged.given.router_version == answer.decision.router_version
     assert logged.given.quality_artifact == answer.decision.quality_artifact
+    assert (logged.caller_seeded, only_routed.decision.caller_seeded) == (True, False)
     assert (str(logged.asked), logged.prompt.character_count) == ("router@q:1|rc:5", len(PROMPT))
     assert logged.given.facts.input_token_count == answer.decision.input_token_count
     chosen = logged.decision.chosen

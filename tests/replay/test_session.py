@@ -274,6 +274,14 @@ def test_one_sided_judging_is_noticed(tmp_path: Path) -> None:
     assert any(f"quality: answers of {SMALL} were judged in 100% of cases" in warning for warning in found.warnings)
 
 
+def test_decisions_without_chance_are_left_out(tmp_path: Path) -> None:
+    """Where the caller set the seed the choice tells nothing of what else might have been chosen."""
+    records = [replace(r, caller_seeded=True) if isinstance(r, LoggedDecision) else r for r in many(3)]
+    found = replayed(tmp_path, records, "router").comparison
+    assert found is not None
+    assert (found.support.caller_seeded_count, found.support.decision_count, found.estimates) == (3, 0, {})
+
+
 def test_who_would_be_turned_away_is_left_out_and_counted(tmp_path: Path) -> None:
     """A router with a bound that nothing meets refuses every request, and there is nothing to estimate."""
     found = replayed(tmp_path, many(3), "router@q>0.99").comparison

@@ -81,6 +81,7 @@ def fields_of(found: Replay) -> dict[str, object]:
         fields["comparison"] = {
             "decision_count": support.decision_count,
             "refused_count": support.refused_count,
+            "caller_seeded_count": support.caller_seeded_count,
             "same_choice_count": comparison.same_choice_count,
             "unseen_share": support.unseen_share,
             "certain_count": support.certain_count,

@@ -48,6 +48,13 @@ def _comparison_report(screen: Console, comparison: Comparison) -> list[Renderab
     parts: list[RenderableType] = [
         Text(f"the other router chooses alike in {comparison.same_choice_count:,} of them{refused}"),
     ]
+    if support.caller_seeded_count:
+        parts.append(
+            Text(
+                f"note: {support.caller_seeded_count:,} decisions by seeds of the callers' own are left out",
+                style="yellow",
+            )
+        )
     if comparison.stale_prediction_count:
         parts.append(
             Text(

@@ -43,6 +43,7 @@ from pointsman_server.decision_log.fields import (
     router_alternative_of,
     router_fields,
     router_of,
+    signed_weights,
     snapshot_fields,
     snapshot_of,
 )
@@ -163,6 +164,8 @@ def decision_line_fields(record: LoggedDecision, shared: Mapping[str, str | None
     }
     if prompt.text is not None:
         fields["prompt"]["text"] = prompt.text
+    if record.caller_seeded:
+        fields["caller_seeded"] = True
     assigned = given.assignment
     if assigned.split_name or assigned.router_name != given.router_name:
         fields["assignment"] = [assigned.asked_name, assigned.router_name, assigned.probability, assigned.keyed]
@@ -172,6 +175,7 @@ def decision_line_fields(record: LoggedDecision, shared: Mapping[str, str | None
 def decision_fields(given: DecisionInput, decision: Decision) -> Fields:
     """What was decided, as far as it does not repeat what it was decided by."""
     runtimes, qualities = given.snapshot.by_endpoint, given.qualities
+    weights = [signed_weights(policy.preference) for policy in given.alternatives]
     fields: Fields = {
         "reason": decision.reason,
         "candidates": [
@@ -179,6 +183,7 @@ def decision_fields(given: DecisionInput, decision: Decision) -> Fields:
                 candidate,
                 runtimes.get(candidate.endpoint.name, NEVER_OBSERVED),
                 qualities.get(candidate.endpoint.model),
+                weights[candidate.alternative],
             )
             for candidate in decision.candidates
         ],
@@ -341,6 +346,7 @@ class LineReader:
             asked=asked,
             overlay=overlay,
             served=fields["served"],
+            caller_seeded=fields.get("caller_seeded", False),
             setting=setting,
             prompt=PromptTraits(prompt["characters"], tuple(prompt["surface"]), prompt.get("text")),
         )
@@ -367,11 +373,13 @@ def _routing_of(fields: Fields) -> tuple[tuple[Policy, ...], Exploration, Router
 def _decision_of(fields: Fields, given: DecisionInput) -> Decision:
     endpoints = {endpoint.name: endpoint for endpoint in given.endpoints}
     runtimes, qualities = given.snapshot.by_endpoint, given.qualities
+    weights = [signed_weights(policy.preference) for policy in given.alternatives]
     candidates = []
     for candidate in fields["candidates"]:
         endpoint = endpoints[candidate["endpoint"]]
         runtime, quality = runtimes.get(endpoint.name, NEVER_OBSERVED), qualities.get(endpoint.model)
-        candidates.append(candidate_of(candidate, endpoint, runtime, quality))
+        own = weights[candidate.get("alternative", 0)]
+        candidates.append(candidate_of(candidate, endpoint, runtime, quality, own))
     return Decision(
         decision_id=given.decision_id,
         router_name=given.router_name,

@@ -5,10 +5,11 @@ Every number is written so that reading it gives the very same number: Python pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pointsman_server.decision.metrics import Metric
+from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.resolve import NamedRouter
 from pointsman_server.decision.risk import RiskTable
 from pointsman_server.decision.router_string import RouterAlternative
@@ -231,8 +232,10 @@ def latency_of(values: Sequence[float] | None) -> Latency | None:
     return None if values is None else Latency(*values)
 
 
-def candidate_fields(candidate: Candidate, runtime: EndpointRuntime, quality: QualityPrediction | None) -> Fields:
-    """A candidate. What it repeats of the snapshot and of the predictions is left out."""
+def candidate_fields(
+    candidate: Candidate, runtime: EndpointRuntime, quality: QualityPrediction | None, weights: SignedWeights
+) -> Fields:
+    """A candidate. What it repeats of the snapshot, of the predictions and of the preference is left out."""
     fields: Fields = {"endpoint": candidate.endpoint.name}
     known: Fields = {
         "output_token_count": candidate.output_token_count,
@@ -254,14 +257,18 @@ def candidate_fields(candidate: Candidate, runtime: EndpointRuntime, quality: Qu
         if value != usual:
             fields[name] = value
     if candidate.terms:
-        fields["terms"] = candidate.terms
+        fields["terms"] = [_term_fields(term, weights) for term in candidate.terms]
     if candidate.rejections:
         fields["rejections"] = [rejection_fields(rejection) for rejection in candidate.rejections]
     return fields
 
 
 def candidate_of(
-    fields: Fields, endpoint: Endpoint, runtime: EndpointRuntime, quality: QualityPrediction | None
+    fields: Fields,
+    endpoint: Endpoint,
+    runtime: EndpointRuntime,
+    quality: QualityPrediction | None,
+    weights: SignedWeights,
 ) -> Candidate:
     """The same back."""
     inter_token_latency_s = runtime.inter_token_latency_s
@@ -277,11 +284,46 @@ def candidate_of(
         fields.get("runtime_age_s", runtime.age_s),
         fields.get("alternative", 0),
         fields.get("utility"),
-        tuple(UtilityTerm(Metric(metric), *values) for metric, *values in fields.get("terms", ())),
+        tuple(_term_of(term, weights) for term in fields.get("terms", ())),
         fields.get("probability", 0.0),
         tuple(rejection_of(rejection) for rejection in fields.get("rejections", ())),
         fields.get("shortfall_risk"),
     )
+
+
+SignedWeights = Mapping[Metric, tuple[float, float]]
+"""Of each metric that is weighed its weight, and the same with the sign of its contribution."""
+
+
+def signed_weights(preference: Preference) -> SignedWeights:
+    """What the terms of a utility follow from, beside their values."""
+    match preference:
+        case Weights(by_metric):
+            return {
+                metric: (weight, weight if METRIC_SPECS[metric].higher_is_better else -weight)
+                for metric, weight in by_metric
+            }
+        case Objective(metric, direction):
+            return {metric: (1.0, 1.0 if direction is Direction.HIGHEST else -1.0)}
+
+
+def _term_fields(term: UtilityTerm, weights: SignedWeights) -> Sequence[Any]:
+    """A summand of the utility as [metric, value], with true behind them for a value that is assumed; whole where its
+    weight and contribution do not follow from the preference."""
+    metric, weight, value, assumed, contribution = term
+    known, signed = weights.get(metric, (math.nan, math.nan))
+    if weight != known or contribution != signed * value:
+        return term
+    return (metric, value, True) if assumed else (metric, value)
+
+
+def _term_of(fields: Sequence[Any], weights: SignedWeights) -> UtilityTerm:
+    metric, *rest = fields
+    if len(rest) > 2:
+        weight, value, assumed, contribution = rest
+        return UtilityTerm(Metric(metric), weight, value, assumed, contribution)
+    weight, signed = weights[Metric(metric)]
+    return UtilityTerm(Metric(metric), weight, rest[0], len(rest) == 2, signed * rest[0])
 
 
 def _quality_of(values: Sequence[float] | None) -> QualityPrediction | None:

@@ -61,6 +61,7 @@ class _Entry:
     asked: RouterString
     overlay: RouterAlternative
     served: bool
+    caller_seeded: bool
     world: World
     text: str = field(repr=False)
     character_count: int
@@ -103,6 +104,7 @@ class DecisionLog:
         asked: RouterString,
         overlay: RouterAlternative,
         served: bool,
+        caller_seeded: bool,
         world: World,
         text: str,
     ) -> None:
@@ -116,6 +118,7 @@ class DecisionLog:
                 asked=asked,
                 overlay=overlay,
                 served=served,
+                caller_seeded=caller_seeded,
                 world=world,
                 text=text if len(text) <= kept else _both_ends(text, kept),
                 character_count=len(text),
@@ -199,6 +202,7 @@ class DecisionLog:
             asked=entry.asked,
             overlay=entry.overlay,
             served=entry.served,
+            caller_seeded=entry.caller_seeded,
             setting=self._setting_of(entry.world),
             prompt=PromptTraits(
                 entry.character_count,

@@ -60,6 +60,8 @@ class LoggedDecision:
     """Pointsman was to make the call itself."""
     setting: Setting
     prompt: PromptTraits
+    caller_seeded: bool = False
+    """The seed is the caller's own, so that chance had no part in the choice and its propensity says nothing."""
 
     @property
     def decision_id(self) -> str:

@@ -149,6 +149,8 @@ class Support:
     apart_count: int = 0
     """Of a split, weighed by the acting arm alone."""
     weights: list[float] = field(default_factory=list)
+    caller_seeded_count: int = 0
+    """Left out: their seeds are the callers' own, so their propensities say nothing."""
     impossible_count: int = 0
     """Left out: what was chosen has no propensity, so the log is not of the routers that it tells of."""
 
@@ -180,6 +182,9 @@ class Gatherer:
         """
         chosen, support = request.decision.decision.chosen, self.support
         if chosen is None:
+            return
+        if request.decision.caller_seeded:
+            support.caller_seeded_count += 1
             return
         if other.chosen is None:
             support.refused_count += 1

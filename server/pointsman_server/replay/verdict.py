@@ -63,8 +63,8 @@ def _support_warnings(support: Support) -> Iterator[str]:
     # Weights that are all the same but for rounding have no error to speak of.
     if off > WEIGHT_ERRORS_MAX * error and off > 1e-6:
         yield (
-            f"the weights have a mean of {weights.mean():.3f} in place of {expected:.3f}: seeds that callers set, or a log"
-            " of which a part is missing, make the propensities wrong"
+            f"the weights have a mean of {weights.mean():.3f} in place of {expected:.3f}: a log of which a part is"
+            " missing, or of other routers than it tells of, makes the propensities wrong"
         )
 
 
