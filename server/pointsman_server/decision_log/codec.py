@@ -26,6 +26,7 @@ from pointsman_server.decision.types import (
 )
 from pointsman_server.decision_log.fields import (
     Fields,
+    SnapshotWriter,
     alternative_fields,
     candidate_fields,
     candidate_of,
@@ -44,7 +45,6 @@ from pointsman_server.decision_log.fields import (
     router_fields,
     router_of,
     signed_weights,
-    snapshot_fields,
     snapshot_of,
 )
 from pointsman_server.decision_log.records import (
@@ -97,6 +97,7 @@ class LineWriter:
 
     def __init__(self) -> None:
         self._written: set[str] = set()
+        self._snapshots = SnapshotWriter()
         self._known: dict[object, tuple[tuple[object, ...], str, bytes]] = {}
 
     def begin_file(self) -> None:
@@ -120,7 +121,9 @@ class LineWriter:
             "routing": self._shared("routing", asked, asked, lines),
             "risk_table": None if table is None else self._shared("risk_table", (table,), id(table), lines),
         }
-        lines.append(to_json(decision_line_fields(record, shared)))
+        line = to_json(decision_line_fields(record, shared))
+        snapshot = self._snapshots.text(given.snapshot).encode("ascii")
+        lines.append(b'%s,"snapshot":%s}' % (line[:-1], snapshot))
         return lines
 
     def _shared(self, kind: str, parts: tuple[Any, ...], key: object, lines: list[bytes]) -> str:
@@ -142,7 +145,7 @@ class LineWriter:
 
 
 def decision_line_fields(record: LoggedDecision, shared: Mapping[str, str | None]) -> Fields:
-    """The line of a decision; `shared` are the digests of what stands on lines of its own."""
+    """The line of a decision but for its snapshot; `shared` are the digests of what stands on lines of its own."""
     given, decision, prompt = record.given, record.decision, record.prompt
     chosen = decision.chosen
     fields: Fields = {
@@ -160,7 +163,6 @@ def decision_line_fields(record: LoggedDecision, shared: Mapping[str, str | None
         "facts": facts_fields(given.facts),
         "prompt": {"characters": prompt.character_count, "surface": [round(x, SURFACE_DIGITS) for x in prompt.surface]},
         "qualities": given.qualities,
-        "snapshot": snapshot_fields(given.snapshot),
     }
     if prompt.text is not None:
         fields["prompt"]["text"] = prompt.text

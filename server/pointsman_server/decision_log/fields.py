@@ -5,6 +5,7 @@ Every number is written so that reading it gives the very same number: Python pr
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,17 +37,19 @@ from pointsman_server.decision.types import (
     RequestFacts,
     RuntimeSnapshot,
     SearchSpace,
-    UtilityTerm,
+    UtilityColumn,
     Weights,
 )
 
 Fields = dict[str, Any]
 """A JSON object. It goes no further than this module and `codec`."""
 
+REMEMBERED_COUNT_MAX = 8192
+"""Latencies whose texts are remembered: two of each endpoint of the largest catalog."""
 SPACE_FIELDS = ("models", "providers", "endpoints", "skip_models", "skip_providers", "skip_endpoints")
 PRICE_FIELDS = ("input_price_usd_per_mtok", "output_price_usd_per_mtok", "cached_input_price_usd_per_mtok")
 COUNT_FIELDS = ("context_token_count_max", "output_token_count_max")
-_RUNTIME_DEFAULTS = EndpointRuntime()._asdict()
+_RUNTIME_DEFAULTS = EndpointRuntime()
 _LATENCY_FIELDS = frozenset({"ttft_s", "inter_token_latency_s"})
 
 
@@ -203,16 +206,43 @@ def facts_of(fields: Fields) -> RequestFacts:
     return RequestFacts(fields["input_token_count"], fields.get("output_token_count_max"), _sets_of(fields)[0])
 
 
-def snapshot_fields(snapshot: RuntimeSnapshot) -> Fields:
-    """The runtime state of every endpoint that was known of; latencies as [mean, p50, p90, p95, p99]."""
-    return {
-        name: {
-            field: value
-            for field, value in zip(EndpointRuntime._fields, runtime, strict=True)
-            if value != _RUNTIME_DEFAULTS[field]
-        }
-        for name, runtime in snapshot.by_endpoint.items()
-    }
+class SnapshotWriter:
+    """Writes the runtime state of every endpoint that was known of as JSON; latencies as [mean, p50, p90, p95, p99].
+
+    The latencies of an endpoint are the same objects until it is observed again, so their texts are remembered: numbers
+    are most of what a line costs. Memory: 0.5 kB for each of at most `REMEMBERED_COUNT_MAX`.
+    """
+
+    def __init__(self) -> None:
+        self._latencies: dict[int, tuple[Latency, str]] = {}
+
+    def text(self, snapshot: RuntimeSnapshot) -> str:
+        """A JSON object by endpoint."""
+        parts = [f"{json.dumps(name)}:{self._runtime(runtime)}" for name, runtime in snapshot.by_endpoint.items()]
+        return f"{{{','.join(parts)}}}"
+
+    def _runtime(self, runtime: EndpointRuntime) -> str:
+        parts = []
+        for name, value, usual in zip(EndpointRuntime._fields, runtime, _RUNTIME_DEFAULTS, strict=True):
+            if value == usual:
+                continue
+            if isinstance(value, Latency):
+                text = self._latency(value)
+            elif isinstance(value, float):
+                text = float.__repr__(value)
+            else:
+                text = json.dumps(value)
+            parts.append(f'"{name}":{text}')
+        return f"{{{','.join(parts)}}}"
+
+    def _latency(self, latency: Latency) -> str:
+        known = self._latencies.get(id(latency))
+        if known is None:
+            if len(self._latencies) >= REMEMBERED_COUNT_MAX:
+                self._latencies.clear()
+            # Holding the latency keeps its identity from being given to another one.
+            known = self._latencies[id(latency)] = (latency, json.dumps(latency, separators=(",", ":")))
+        return known[1]
 
 
 def snapshot_of(fields: Fields) -> RuntimeSnapshot:
@@ -256,8 +286,8 @@ def candidate_fields(
     ):
         if value != usual:
             fields[name] = value
-    if candidate.terms:
-        fields["terms"] = [_term_fields(term, weights) for term in candidate.terms]
+    if candidate.columns:
+        fields["terms"] = [_term_fields(column, candidate.row, weights) for column in candidate.columns]
     if candidate.rejections:
         fields["rejections"] = [rejection_fields(rejection) for rejection in candidate.rejections]
     return fields
@@ -271,23 +301,26 @@ def candidate_of(
     weights: SignedWeights,
 ) -> Candidate:
     """The same back."""
-    inter_token_latency_s = runtime.inter_token_latency_s
     return Candidate(
-        endpoint,
-        _quality_of(fields["quality"]) if "quality" in fields else quality,
-        fields.get("output_token_count"),
-        fields.get("cost_usd"),
-        latency_of(fields["ttft_s"]) if "ttft_s" in fields else runtime.ttft_s,
-        latency_of(fields["inter_token_latency_s"]) if "inter_token_latency_s" in fields else inter_token_latency_s,
-        fields.get("end_to_end_latency_s"),
-        fields.get("error_rate", runtime.error_rate),
-        fields.get("runtime_age_s", runtime.age_s),
-        fields.get("alternative", 0),
-        fields.get("utility"),
-        tuple(_term_of(term, weights) for term in fields.get("terms", ())),
-        fields.get("probability", 0.0),
-        tuple(rejection_of(rejection) for rejection in fields.get("rejections", ())),
-        fields.get("shortfall_risk"),
+        endpoint=endpoint,
+        quality=_quality_of(fields["quality"]) if "quality" in fields else quality,
+        output_token_count=fields.get("output_token_count"),
+        cost_usd=fields.get("cost_usd"),
+        ttft_s=latency_of(fields["ttft_s"]) if "ttft_s" in fields else runtime.ttft_s,
+        inter_token_latency_s=(
+            latency_of(fields["inter_token_latency_s"])
+            if "inter_token_latency_s" in fields
+            else runtime.inter_token_latency_s
+        ),
+        end_to_end_latency_s=fields.get("end_to_end_latency_s"),
+        error_rate=fields.get("error_rate", runtime.error_rate),
+        runtime_age_s=fields.get("runtime_age_s", runtime.age_s),
+        alternative=fields.get("alternative", 0),
+        utility=fields.get("utility"),
+        columns=tuple(_column_of(term, weights) for term in fields.get("terms", ())),
+        probability=fields.get("probability", 0.0),
+        rejections=tuple(rejection_of(rejection) for rejection in fields.get("rejections", ())),
+        shortfall_risk=fields.get("shortfall_risk"),
     )
 
 
@@ -307,23 +340,27 @@ def signed_weights(preference: Preference) -> SignedWeights:
             return {metric: (1.0, 1.0 if direction is Direction.HIGHEST else -1.0)}
 
 
-def _term_fields(term: UtilityTerm, weights: SignedWeights) -> Sequence[Any]:
+def _term_fields(column: UtilityColumn, row: int, weights: SignedWeights) -> Sequence[Any]:
     """A summand of the utility as [metric, value], with true behind them for a value that is assumed; whole where its
-    weight and contribution do not follow from the preference."""
-    metric, weight, value, assumed, contribution = term
+    weight and contribution do not follow from the preference. Read off its column: to make the terms would take longer."""
+    metric, weight, values, assumed, contributions = column
+    value = values[row]
     known, signed = weights.get(metric, (math.nan, math.nan))
-    if weight != known or contribution != signed * value:
-        return term
-    return (metric, value, True) if assumed else (metric, value)
+    if weight != known or contributions[row] != signed * value:
+        return (metric, weight, value, assumed[row], contributions[row])
+    return (metric, value, True) if assumed[row] else (metric, value)
 
 
-def _term_of(fields: Sequence[Any], weights: SignedWeights) -> UtilityTerm:
+def _column_of(fields: Sequence[Any], weights: SignedWeights) -> UtilityColumn:
+    """The same back, as a column of one row."""
     metric, *rest = fields
     if len(rest) > 2:
         weight, value, assumed, contribution = rest
-        return UtilityTerm(Metric(metric), weight, value, assumed, contribution)
-    weight, signed = weights[Metric(metric)]
-    return UtilityTerm(Metric(metric), weight, rest[0], len(rest) == 2, signed * rest[0])
+    else:
+        weight, signed = weights[Metric(metric)]
+        value, assumed = rest[0], len(rest) == 2
+        contribution = signed * value
+    return UtilityColumn(Metric(metric), weight, (value,), (assumed,), (contribution,))
 
 
 def _quality_of(values: Sequence[float] | None) -> QualityPrediction | None:

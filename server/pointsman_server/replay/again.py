@@ -16,6 +16,8 @@ from pointsman_server.quality.model import QualityModel
 
 DIFFERENCE_COUNT_MAX = 8
 """Of one decision; whoever sees as many knows that all is different."""
+_TOLD = (*(name for name in Candidate._fields if name not in {"columns", "row"}), "terms")
+"""What a candidate tells; where its terms are kept is no part of that."""
 NO_WISHES = RouterAlternative(head="")
 
 
@@ -50,7 +52,8 @@ def _candidate_differences(was: Iterable[Candidate], now: Iterable[Candidate]) -
         if other is None:
             found.append(f"{before.endpoint.name} is no candidate any more")
             continue
-        for name, one, two in zip(Candidate._fields, before, other, strict=True):
+        for name in _TOLD:
+            one, two = getattr(before, name), getattr(other, name)
             if one != two:
                 found.append(f"{name} of {before.endpoint.name} was {_short(one)}, is {_short(two)}")
     return found
