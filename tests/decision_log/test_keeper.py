@@ -160,6 +160,21 @@ def test_files_are_bounded_one_by_one_and_together(tmp_path: Path) -> None:
     assert [path.read_bytes().split()[0] for path in segment_paths(tmp_path)] == [b"%014d" % n for n in (4, 6, 8)]
 
 
+async def test_many_records_at_once_go_to_files_of_their_size(tmp_path: Path) -> None:
+    """A batch does not make one file of everything: each ends within sixteen records of its size, and is whole."""
+    directory = tmp_path / "log"
+    settings = DecisionLogSettings(
+        directory=directory, file_bytes_max=20_000, total_bytes_max=1_000_000, flush_interval_s=60.0
+    )
+    async with opened(settings) as log:
+        for _ in range(400):
+            log.add(REPORT)
+    sizes = [path.stat().st_size for path in segment_paths(directory)]
+    assert len(sizes) >= 2
+    assert max(sizes) < 20_000 + 16 * 200
+    assert len(list(DecisionLogReader(directory)._records(with_decisions=True))) == 400
+
+
 async def test_each_file_can_be_read_by_itself(tmp_path: Path) -> None:
     """Every file begins with its header and has what its decisions share."""
     writer, directory = LineWriter(), tmp_path / "log"

@@ -37,6 +37,8 @@ WAITING_COUNT_MAX = 4096
 """Records that wait to be written: some seconds of a busy server, and about 50 kB each with all that they hold on to."""
 WAKE_COUNT = 256
 """So many that wait are written at once, however long ago the last time was."""
+PIECE_COUNT = 16
+"""Records that are appended together. A file grows beyond its size by no more."""
 PROMPT_CHARACTERS_MAX = 32_768
 """Of a prompt that is kept: ten times what the quality model reads of it."""
 _WINDOW = Window()
@@ -164,35 +166,37 @@ class DecisionLog:
         batch, self._waiting = self._waiting, []
         if not batch:
             return
-        try:
-            await asyncio.to_thread(self._write, batch)
-        except OSError as error:
-            self._on_drop(len(batch), DropReason.WRITE_FAILED)
-            if not self._is_failing:
-                logger.warning("decision log %s not written: %s", self._settings.directory, type(error).__name__)
-            self._is_failing = True
-        else:
-            if self._is_failing:
-                logger.info("decision log %s is written again", self._settings.directory)
-            self._is_failing = False
+        lost_count, error = await asyncio.to_thread(self._write, batch)
+        if lost_count:
+            self._on_drop(lost_count, DropReason.WRITE_FAILED)
+        if error and not self._is_failing:
+            logger.warning("decision log %s not written: %s", self._settings.directory, error)
+        elif self._is_failing and not error:
+            logger.info("decision log %s is written again", self._settings.directory)
+        self._is_failing = bool(error)
 
-    def _write(self, batch: list[_Entry | Record]) -> None:
-        begins = self._segments.wants_new_file()
-        if begins:
+    def _write(self, batch: list[_Entry | Record]) -> tuple[int, str]:
+        """How many of the batch could not be written, and the kind of error; empty when all were."""
+        for first in range(0, len(batch), PIECE_COUNT):
+            try:
+                self._write_piece(batch[first : first + PIECE_COUNT])
+            except OSError as error:
+                # What these lines would have brought to the file is not there: a new one will have it.
+                self._segments.close()
+                return len(batch) - first, type(error).__name__
+        return 0, ""
+
+    def _write_piece(self, piece: list[_Entry | Record]) -> None:
+        lines: list[bytes] = []
+        if self._segments.wants_new_file():
+            self._segments.begin_file(now_unix_s=self._unix_s())
             self._writer.begin_file()
-        lines = [self._header] if begins else []
-        for entry in batch:
+            lines.append(self._header)
+        for entry in piece:
             lines += self._writer.lines(self._described(entry) if isinstance(entry, _Entry) else entry)
             # Lets requests go on: Python would only change threads after 5 ms by itself.
             time.sleep(0)
-        try:
-            if begins:
-                self._segments.begin_file(now_unix_s=self._unix_s())
-            self._segments.append(lines)
-        except OSError:
-            # What these lines would have brought to the file is not there: a new one will have it.
-            self._segments.close()
-            raise
+        self._segments.append(lines)
 
     def _described(self, entry: _Entry) -> LoggedDecision:
         return LoggedDecision(
