@@ -252,7 +252,7 @@ def test_what_was_never_tried_is_doubted(tmp_path: Path) -> None:
     text = "\n".join(found.warnings)
     assert f"100.0% of what the other router would choose could never be chosen by the one that ran ({SMALL})" in text
     assert "100.0% of the decisions could not have gone otherwise (propensity 1)" in text
-    assert "cost_usd: its 30 outcomes are worth 0 of the other router's own" in text
+    assert "cost_usd, ttft_s, duration_s, failed: what was seen is worth 0 decisions of the other router's own" in text
     assert "quality: none was reported" in text
 
 

@@ -70,10 +70,10 @@ def _comparison_report(screen: Console, comparison: Comparison) -> list[Renderab
                 f"{found.decision_count:,}",
                 f"{found.effective_count:,.0f}",
                 _number(found.as_logged.value),
-                _interval(found.doubly_robust),
+                _interval(_possible(found.doubly_robust, outcome)),
                 _interval(found.difference, signed=True),
                 _interval(found.self_normalised),
-                _interval(found.inverse_propensity),
+                _interval(_possible(found.inverse_propensity, outcome)),
             ),
             "",
         )
@@ -88,6 +88,13 @@ def _comparison_report(screen: Console, comparison: Comparison) -> list[Renderab
         parts += ["", Text("What this log does not support:", style="bold yellow")]
         parts += [Text(f"- {warning}", style="yellow") for warning in comparison.warnings]
     return parts
+
+
+def _possible(estimate: Estimate, outcome: Outcome) -> Estimate:
+    """The estimate as far as there can be such a mean: none of these is negative, and a share is at most 1."""
+    limit = 1.0 if outcome in {Outcome.QUALITY, Outcome.FAILED} else math.inf
+    value, low, high = (min(limit, max(0.0, end)) for end in (estimate.value, estimate.low, estimate.high))
+    return Estimate(value, low, high)
 
 
 def _interval(estimate: Estimate, *, signed: bool = False) -> str:

@@ -69,13 +69,18 @@ def _support_warnings(support: Support) -> Iterator[str]:
 
 
 def _weight_warnings(found: Mapping[Outcome, Estimates]) -> Iterator[str]:
+    few = {outcome: estimate for outcome, estimate in found.items() if estimate.effective_count < EFFECTIVE_COUNT_MIN}
+    if few:
+        counts = sorted(round(estimate.effective_count) for estimate in few.values())
+        worth = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
+        yield (
+            f"{', '.join(few)}: what was seen is worth {worth} decisions of the other router's own, too few to rely on (at"
+            f" least {EFFECTIVE_COUNT_MIN})"
+        )
     for outcome, estimate in found.items():
-        if estimate.effective_count < EFFECTIVE_COUNT_MIN:
-            yield (
-                f"{outcome}: its {estimate.decision_count} outcomes are worth {estimate.effective_count:.0f} of the other"
-                f" router's own, too few to rely on (at least {EFFECTIVE_COUNT_MIN})"
-            )
-        elif estimate.rarer_count is not None and estimate.rarer_count < RARER_COUNT_MIN:
+        if outcome in few:
+            continue
+        if estimate.rarer_count is not None and estimate.rarer_count < RARER_COUNT_MIN:
             yield (
                 f"{outcome}: only {estimate.rarer_count} of {estimate.decision_count} outcomes are unlike the rest, too few"
                 " for an interval"
