@@ -18,6 +18,8 @@ class RememberedDecision:
     input_token_count: int
     served: bool
     """Pointsman made the call itself, so what the caller saw of its latency is known already."""
+    predicted_quality: float | None = None
+    """Of the chosen endpoint, 0..1; None when nothing was predicted."""
 
 
 class DecisionMemory:

@@ -172,7 +172,8 @@ class Router:
             assigned = assign(request.asked, world.named_routers, key=request.assignment_key, seed=seed)
             router = world.routers[assigned.router_name]
             asked = world.resolve(request.asked, request.overlay, assigned)
-            facts, text = request_facts(request.conversation), prompt_text(request.conversation)
+            with routing.phase("features"):
+                facts, text = request_facts(request.conversation), prompt_text(request.conversation)
             with routing.phase("predict_quality"):
                 qualities = world.predict(router.router.name, text)
             with routing.phase("snapshot"):
@@ -196,7 +197,8 @@ class Router:
                 decision = decide(given)
             shadows = shadow_decisions(given, world, asked=request.asked, overlay=request.overlay, text=text)
             routing.decided(decision, shadows)
-        self._metrics.decided(decision, shadows, duration_s=self._clock_s() - started_s)
+        duration_s = self._clock_s() - started_s
+        self._metrics.decided(decision, shadows, duration_s=duration_s, phases=routing.phases, example=routing.recorded)
         if decision.chosen is None:
             raise unroutable(decision)
         self._remember(decision, decision.chosen, facts, served=served)
@@ -265,6 +267,7 @@ class Router:
             split_name=decision.assignment.split_name,
             input_token_count=facts.input_token_count,
             served=served,
+            predicted_quality=None if chosen.quality is None else chosen.quality.mean,
         )
         self._memory.remember(decision.decision_id, remembered)
 
@@ -287,6 +290,9 @@ class Router:
             endpoint_name=endpoint_name,
             router_name=remembered.router_name,
             split_name=remembered.split_name,
+            predicted_quality=(
+                remembered.predicted_quality if endpoint_name == remembered.chosen_endpoint_name else None
+            ),
         )
         # What was served here has been seen here; counting it twice would make the estimates too sure of themselves.
         if outcome.tells_runtime and not remembered.served:

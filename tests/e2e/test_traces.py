@@ -74,7 +74,13 @@ async def test_a_failover_is_seen_in_one_trace_from_the_caller_to_the_provider(
     assert names.ERROR_TYPE not in attributes_of(succeeded)
     assert attributes_of(succeeded)[names.SERVER_ADDRESS] == "127.0.0.1"
     assert attributes_of(succeeded)[names.GEN_AI_USAGE_OUTPUT_TOKENS] == 3
-    assert f"traceparent: 00-{trace_id}-{succeeded.context.span_id:016x}-01" in received.lower()
+    (post,) = [span for span in ours if span.parent is not None and span.parent.span_id == succeeded.context.span_id]
+    assert attributes_of(post) == {
+        names.HTTP_REQUEST_METHOD: "POST",
+        names.HTTP_RESPONSE_STATUS_CODE: 200,
+        names.SERVER_ADDRESS: "127.0.0.1",
+    }
+    assert f"traceparent: 00-{trace_id}-{post.context.span_id:016x}-01" in received.lower()
     assert all(span.end_time is not None for span in spans)
     told = "".join(span.to_json() for span in spans) + caplog.text
     told += "" if collected is None else collected.to_json()

@@ -158,6 +158,7 @@ class Guard:
         span = self._tracing.request(method, metadata)
         _current_span.set(span)
         failure: Failure | None = None
+        error_id: str | None = None
         # A call that ends in neither a result nor a failure was cancelled: by the caller, or by its deadline.
         status = grpc.StatusCode.CANCELLED
         self.in_flight_count += 1
@@ -167,9 +168,13 @@ class Guard:
             result = await call()
             status = grpc.StatusCode.OK
         except PointsmanError as error:
-            failure = failure_of(error) or internal_failure(_log_bug(method, error))
+            failure = failure_of(error)
+            if failure is None:
+                error_id = _log_bug(method, error)
+                failure = internal_failure(error_id)
         except Exception as error:  # noqa: BLE001 - the one place where a bug ends: with an id, and nothing of its text
-            failure = internal_failure(_log_bug(method, error))
+            error_id = _log_bug(method, error)
+            failure = internal_failure(error_id)
         finally:
             self.in_flight_count -= 1
             if self.in_flight_count == 0:
@@ -178,8 +183,9 @@ class Guard:
                 status = failure.code
             elif status is grpc.StatusCode.CANCELLED and _deadline_passed(context):
                 status = grpc.StatusCode.DEADLINE_EXCEEDED
-            span.end(status=status.name, reason=None if failure is None else failure.reason)
-            self._metrics.served(method, status=status.name, duration_s=self._clock_s() - started_s)
+            span.end(status=status.name, reason=None if failure is None else failure.reason, error_id=error_id)
+            duration_s = self._clock_s() - started_s
+            self._metrics.served(method, status=status.name, duration_s=duration_s, example=span.recorded)
         if failure is not None:
             await context.abort(failure.code, failure.message, failure.trailing_metadata())
         return result
