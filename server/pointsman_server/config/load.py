@@ -144,7 +144,11 @@ def parse_config(
         adapters=MappingProxyType({name: declarations[name].adapter for name in usable}),
         probes=MappingProxyType({name: probes for name in usable if (probes := declarations[name].probes) is not None}),
         routers=MappingProxyType(routers),
-        notices=(*_server_notices(server), *_provider_notices(providers.values(), entries)),
+        notices=(
+            *_server_notices(server),
+            *_telemetry_notices(telemetry),
+            *_provider_notices(providers.values(), entries),
+        ),
     )
 
 
@@ -228,9 +232,23 @@ def _read_telemetry(table: Table) -> TelemetrySettings:
         otlp_endpoint=read_url(table, "otlp_endpoint"),
         sample_ratio=table.number("sample_ratio", default.sample_ratio, minimum=0.0, maximum=1.0),
         service_name=table.text("service_name", LINE_RULE) or default.service_name,
+        prometheus_listen=_read_prometheus_listen(table),
     )
     table.finish()
     return settings
+
+
+def _read_prometheus_listen(table: Table) -> str | None:
+    """An address; without a host it is one of this machine alone."""
+    text = table.text("prometheus_listen")
+    if text is None:
+        return None
+    listen = f"127.0.0.1{text}" if text.startswith(":") else text
+    address = _LISTEN.fullmatch(listen)
+    if address is None or int(address[2]) > 65535:
+        table.fault("prometheus_listen", "must be host:port or :port, such as 127.0.0.1:9464 or :9464")
+        return None
+    return listen
 
 
 def _read_layers(root: Table, context: _Context) -> tuple[_Layer, ...]:
@@ -317,6 +335,13 @@ def _server_notices(server: ServerSettings) -> tuple[str, ...]:
         " server.api_keys_env or server.tls.client_ca_file would ask who it is"
     )
     return (notice,)
+
+
+def _telemetry_notices(telemetry: TelemetrySettings) -> tuple[str, ...]:
+    listen = telemetry.prometheus_listen
+    if listen is None or _LOOPBACK.fullmatch(listen):
+        return ()
+    return (f"telemetry.prometheus_listen: whoever reaches {listen} can read what is called, how often, and its cost",)
 
 
 def _provider_notices(providers: Iterable[Provider], entries: Iterable[CatalogEntry]) -> tuple[str, ...]:

@@ -68,6 +68,8 @@ class TelemetrySettings:
     """Share of requests that are traced, 0..1."""
     service_name: str = "pointsman"
     """`service.name` of the telemetry."""
+    prometheus_listen: str | None = None
+    """`host:port` where Prometheus finds the metrics; port 0 takes a free one. None serves none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

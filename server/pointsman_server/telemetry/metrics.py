@@ -36,7 +36,6 @@ PHASE_BUCKETS_S = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0
 """A phase takes from a hundredth of a decision to most of it."""
 RATIO_BUCKETS = (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 """Seen by expected: finest where they agree, and alike on both sides."""
-ERROR_BUCKETS = (-0.9, -0.7, -0.5, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 REGRET_BUCKETS = (0.0, 0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """A point of quality is 0.01 under the default preference; near-ties are closer than that."""
 
@@ -216,7 +215,7 @@ class Metrics:
         if quality is not None:
             instruments.quality.record(quality, key)
             if predicted_quality is not None:
-                instruments.forecast_quality.record(quality - predicted_quality, key)
+                instruments.forecast_quality.record(predicted_quality, key)
 
     def artifact_read(self, path: str, *, refused: bool) -> None:
         """The quality artifact in a directory of the configuration was loaded, or refused so that the old one stays."""
@@ -225,8 +224,8 @@ class Metrics:
             key = ((names.ARTIFACT_PATH, path), (names.ARTIFACT_RESULT, result))
             self._instruments.artifact_reads.add(1, key)
 
-    def watch(self, state: Callable[[], ServerState]) -> None:
-        """Figures that stand somewhere else are asked for there, whenever metrics are read."""
+    def watch(self, state: Callable[[], ServerState | None]) -> None:
+        """Figures that stand somewhere else are asked for there, whenever metrics are read; None: not to be known now."""
         if self._instruments is not None:
             self._instruments.watch(state)
 
@@ -247,6 +246,8 @@ class _Instruments:
 
     def __init__(self, registry: Registry) -> None:
         counter, histogram = registry.counter, registry.histogram
+        self._registry = registry
+        self._state: ServerState | None = None
         self.calls = histogram(
             names.RPC_SERVER_CALL_DURATION,
             "s",
@@ -288,7 +289,10 @@ class _Instruments:
             names.FORECAST_COST_RATIO, "1", "Cost of an answer by the expected one.", RATIO_BUCKETS
         )
         self.forecast_quality = histogram(
-            names.FORECAST_QUALITY_ERROR, "1", "Reported quality less the predicted one, -1..1.", ERROR_BUCKETS
+            names.FORECAST_QUALITY,
+            "1",
+            "Predicted quality of the answers whose quality was reported, 0..1.",
+            QUALITY_BUCKETS,
         )
         self.quality = histogram(names.REPORTED_QUALITY, "1", "Quality that callers reported, 0..1.", QUALITY_BUCKETS)
         self.cost = counter(names.COST, "USD", "Cost of attempts at list prices, where they are known.")
@@ -321,23 +325,35 @@ class _Instruments:
             names.ENDPOINT_BREAKER, "1", "1 for the state that an endpoint's breaker is in, 0 for the others."
         )
 
-    def watch(self, state: Callable[[], ServerState]) -> None:
+    def watch(self, state: Callable[[], ServerState | None]) -> None:
         """See `Metrics.watch`."""
-        self._requests.reading = lambda: [((), state().request_count)]
-        self._in_flight.reading = lambda: _in_flight(state())
-        self._breakers.reading = lambda: _breakers(state())
 
+        def look() -> None:
+            self._state = state()
 
-def _in_flight(state: ServerState) -> list[tuple[Key, float]]:
-    return [(((names.ENDPOINT, name),), state.snapshot.of(name).in_flight_count) for name in state.endpoint_names]
+        self._registry.before_reading.append(look)
+        self._requests.reading = self._request_count
+        self._in_flight.reading = self._in_flight_counts
+        self._breakers.reading = self._breaker_states
 
+    def _request_count(self) -> list[tuple[Key, float]]:
+        return [] if self._state is None else [((), self._state.request_count)]
 
-def _breakers(state: ServerState) -> list[tuple[Key, float]]:
-    return [
-        (((names.ENDPOINT, name), (names.BREAKER_STATE, each.value)), int(state.snapshot.of(name).breaker is each))
-        for name in state.endpoint_names
-        for each in BreakerState
-    ]
+    def _in_flight_counts(self) -> list[tuple[Key, float]]:
+        state = self._state
+        if state is None:
+            return []
+        return [(((names.ENDPOINT, name),), state.snapshot.of(name).in_flight_count) for name in state.endpoint_names]
+
+    def _breaker_states(self) -> list[tuple[Key, float]]:
+        state = self._state
+        if state is None:
+            return []
+        return [
+            (((names.ENDPOINT, name), (names.BREAKER_STATE, each.value)), int(state.snapshot.of(name).breaker is each))
+            for name in state.endpoint_names
+            for each in BreakerState
+        ]
 
 
 class _ShadowInstruments:

@@ -195,6 +195,8 @@ class Registry:
         self._unix_ns = unix_ns
         self._start_unix_ns = unix_ns()
         self._instruments: list[Instrument] = []
+        self.before_reading: list[Callable[[], None]] = []
+        """Called each time before the instruments are read."""
 
     def counter(self, name: str, unit: str, description: str) -> CounterSeries:
         """A new counter."""
@@ -210,6 +212,8 @@ class Registry:
 
     def collect(self) -> MetricsData | None:
         """What all instruments show now; None while none shows anything."""
+        for prepare in self.before_reading:
+            prepare()
         now_unix_ns = self._unix_ns()
         read = [
             metric
