@@ -126,6 +126,7 @@ class Application:
         self._telemetry = telemetry or configure_telemetry(
             TelemetrySettings(
                 otlp_endpoint=config.telemetry.otlp_endpoint,
+                sends_metrics=config.telemetry.otlp_metrics,
                 sample_ratio=config.telemetry.sample_ratio,
                 service_name=config.telemetry.service_name,
                 service_version=_own_version(),

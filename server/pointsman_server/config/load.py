@@ -230,6 +230,7 @@ def _read_telemetry(table: Table) -> TelemetrySettings:
     default = TelemetrySettings()
     settings = TelemetrySettings(
         otlp_endpoint=read_url(table, "otlp_endpoint"),
+        otlp_metrics=table.flag("otlp_metrics", default.otlp_metrics),
         sample_ratio=table.number("sample_ratio", default.sample_ratio, minimum=0.0, maximum=1.0),
         service_name=table.text("service_name", LINE_RULE) or default.service_name,
         prometheus_listen=_read_prometheus_listen(table),

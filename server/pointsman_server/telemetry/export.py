@@ -91,14 +91,14 @@ class OtlpExport:
     """Sends spans every second and metrics every 15, from a thread of its own."""
 
     def __init__(
-        self, endpoint: str, spans: SpanQueue, collect: Callable[[], MetricsData | None], *, timeout_s: float
+        self, endpoint: str, spans: SpanQueue, collect: Callable[[], MetricsData | None] | None, *, timeout_s: float
     ) -> None:
         """Nothing is sent before `start`.
 
         Args:
             endpoint: URL of an OTLP/gRPC collector.
             spans: Where finished spans wait.
-            collect: Reads the metrics.
+            collect: Reads the metrics; None sends none.
             timeout_s: Of one message, retries included.
         """
         self._spans = spans
@@ -109,7 +109,8 @@ class OtlpExport:
         self.exporters = (self._span_exporter, self._metric_exporter)
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="telemetry", daemon=True)
-        self._is_told = False
+        self._untaken: set[str] = set()
+        """What the collector did not take the last time."""
 
     def start(self) -> None:
         """From now on."""
@@ -141,24 +142,24 @@ class OtlpExport:
         while (request := self._spans.take()) is not None:
             taken = self._span_exporter.send(request)
             self._spans.settle(taken=taken)
-            self._tell(taken=taken)
+            self._tell("spans", taken=taken)
             if not taken:
                 return
 
     def _send_metrics(self) -> None:
-        collected = self._collect()
+        collected = None if self._collect is None else self._collect()
         if collected is not None:
             exported = self._metric_exporter.export(collected, timeout_millis=self._timeout_s * 1000.0)
-            self._tell(taken=exported is MetricExportResult.SUCCESS)
+            self._tell("metrics", taken=exported is MetricExportResult.SUCCESS)
 
-    def _tell(self, *, taken: bool) -> None:
+    def _tell(self, signal: str, *, taken: bool) -> None:
         """Logs a change for the worse or the better, once."""
-        if taken is self._is_told:
-            self._is_told = not taken
-            if taken:
-                logger.info("the collector takes telemetry again")
-            else:
-                logger.warning("the collector does not take telemetry: what it can't be sent is dropped and counted")
+        if taken and signal in self._untaken:
+            self._untaken.remove(signal)
+            logger.info("the collector takes %s again", signal)
+        elif not taken and signal not in self._untaken:
+            self._untaken.add(signal)
+            logger.warning("the collector does not take %s, which are dropped for now", signal)
 
 
 class ReadableSink:

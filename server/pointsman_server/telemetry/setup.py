@@ -36,6 +36,8 @@ class TelemetrySettings:
 
     otlp_endpoint: str | None = None
     """URL of an OTLP/gRPC collector, http or https; None sends nothing."""
+    sends_metrics: bool = True
+    """Whether metrics go to the collector too; one for traces alone, such as Jaeger, refuses them."""
     sample_ratio: float = 1.0
     """Share of traces that are recorded, 0..1, where the caller has not decided already."""
     service_name: str = "pointsman"
@@ -98,19 +100,21 @@ def configure_telemetry(
         metric_reader: Also reads the metrics.
     """
     resource = Resource(settings.resource, schema_url=names.SCHEMA_URL)
-    has_metrics = settings.otlp_endpoint is not None or settings.is_scraped or metric_reader is not None
+    sends_metrics = settings.otlp_endpoint is not None and settings.sends_metrics
+    has_metrics = sends_metrics or settings.is_scraped or metric_reader is not None
     registry = Registry(resource, unix_ns=time.time_ns) if has_metrics else None
     sinks: list[SpanSink] = [] if span_exporter is None else [ReadableSink(span_exporter, resource)]
     export = None
     if settings.otlp_endpoint is not None:
-        assert registry is not None, "what is sent is recorded"
         queue = SpanQueue(SpanEncoder(settings.resource))
         sinks.append(queue)
-        dropped = registry.observed(
-            names.SPANS_DROPPED, "{span}", "Spans that the collector could not be sent.", only_grows=True
-        )
-        dropped.reading = lambda: [((), queue.dropped_count)]
-        export = OtlpExport(settings.otlp_endpoint, queue, registry.collect, timeout_s=settings.export_timeout_s)
+        if registry is not None:
+            dropped = registry.observed(
+                names.SPANS_DROPPED, "{span}", "Spans that the collector could not be sent.", only_grows=True
+            )
+            dropped.reading = lambda: [((), queue.dropped_count)]
+        collect = registry.collect if registry is not None and sends_metrics else None
+        export = OtlpExport(settings.otlp_endpoint, queue, collect, timeout_s=settings.export_timeout_s)
         export.start()
     if metric_reader is not None:
         assert registry is not None, "what is read is recorded"
