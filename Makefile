@@ -100,6 +100,10 @@ frontier: $(STAMP) ## Draws the pictures of docs/frontier.md anew. DATA=folder o
 bench-overhead: $(STAMP) ## Measures what Route and Complete cost, beside a bare gRPC echo and a bare httpx call.
 	@$(BIN)/python benchmarks/overhead.py $(ARGS)
 
+.PHONY: bench-telemetry
+bench-telemetry: $(STAMP) ## Measures what traces and metrics cost a request, with collectors that are well, slow, frozen and dead; five minutes.
+	@$(BIN)/python -m benchmarks.telemetry $(ARGS)
+
 .PHONY: bench-quality
 bench-quality: $(STAMP) ## Measures how well prompts are routed, out of fold. DATA=folder of prompts.parquet and outcomes.parquet.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --data $(DATA) $(ARGS)

@@ -100,7 +100,7 @@ class Metrics:
             instruments.rejections.add(count, (*router, (names.REJECTION_REASON, rejection_reason.value), *about))
         regret = expected_regret(decision)
         if regret is not None:
-            instruments.regret_expected.record(regret, router)
+            instruments.forecasts.regret_expected.record(regret, router)
         for shadow in shadows:
             instruments.shadows.compare(decision, shadow)
 
@@ -122,12 +122,12 @@ class Metrics:
         key = ((names.ENDPOINT, endpoint.name),)
         expected_s = None if candidate.ttft_s is None else candidate.ttft_s.mean
         if seen.ttft_s is not None and expected_s:
-            self._instruments.forecast_ttft.record(seen.ttft_s / expected_s, key)
+            self._instruments.forecasts.ttft.record(seen.ttft_s / expected_s, key)
         if seen.cost_usd is not None and candidate.cost_usd:
-            self._instruments.forecast_cost.record(seen.cost_usd / candidate.cost_usd, key)
+            self._instruments.forecasts.cost.record(seen.cost_usd / candidate.cost_usd, key)
         regret = seen_regret(decision, candidate, seen)
         if regret is not None:
-            self._instruments.regret_seen.record(regret, ((names.ROUTER_NAME, decision.router_name),))
+            self._instruments.forecasts.regret_seen.record(regret, ((names.ROUTER_NAME, decision.router_name),))
 
     def first_token(self, endpoint: Endpoint, *, ttft_s: float, example: TraceContext | None = None) -> None:
         """An attempt's first token came after `ttft_s`."""
@@ -215,7 +215,7 @@ class Metrics:
         if quality is not None:
             instruments.quality.record(quality, key)
             if predicted_quality is not None:
-                instruments.forecast_quality.record(predicted_quality, key)
+                instruments.forecasts.quality.record(predicted_quality, key)
 
     def artifact_read(self, path: str, *, refused: bool) -> None:
         """The quality artifact in a directory of the configuration was loaded, or refused so that the old one stays."""
@@ -227,7 +227,7 @@ class Metrics:
     def watch(self, state: Callable[[], ServerState | None]) -> None:
         """Figures that stand somewhere else are asked for there, whenever metrics are read; None: not to be known now."""
         if self._instruments is not None:
-            self._instruments.watch(state)
+            self._instruments.state.watch(state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +246,6 @@ class _Instruments:
 
     def __init__(self, registry: Registry) -> None:
         counter, histogram = registry.counter, registry.histogram
-        self._registry = registry
-        self._state: ServerState | None = None
         self.calls = histogram(
             names.RPC_SERVER_CALL_DURATION,
             "s",
@@ -260,18 +258,6 @@ class _Instruments:
         )
         self.routing = histogram(names.ROUTING_DURATION, "s", "Time from a request to its decision.", ROUTING_BUCKETS_S)
         self.phases = histogram(names.ROUTING_PHASE_DURATION, "s", "Time of each phase of a decision.", PHASE_BUCKETS_S)
-        self.regret_expected = histogram(
-            names.REGRET_EXPECTED,
-            "1",
-            "Expected utility of the best candidate beyond the chosen one's.",
-            REGRET_BUCKETS,
-        )
-        self.regret_seen = histogram(
-            names.REGRET_SEEN,
-            "1",
-            "Expected utility of the best other candidate beyond what the answer gave, cost and latencies as seen.",
-            REGRET_BUCKETS,
-        )
         self.ttft = histogram(
             names.GEN_AI_CLIENT_TIME_TO_FIRST_CHUNK,
             "s",
@@ -282,18 +268,6 @@ class _Instruments:
             names.INTER_TOKEN_LATENCY, "s", "Mean time between two output tokens of an answer.", GAP_BUCKETS_S
         )
         self.tokens = histogram(names.GEN_AI_CLIENT_TOKEN_USAGE, "{token}", "Tokens of an attempt.", TOKEN_BUCKETS)
-        self.forecast_ttft = histogram(
-            names.FORECAST_TTFT_RATIO, "1", "Seen time to first token by the expected one.", RATIO_BUCKETS
-        )
-        self.forecast_cost = histogram(
-            names.FORECAST_COST_RATIO, "1", "Cost of an answer by the expected one.", RATIO_BUCKETS
-        )
-        self.forecast_quality = histogram(
-            names.FORECAST_QUALITY,
-            "1",
-            "Predicted quality of the answers whose quality was reported, 0..1.",
-            QUALITY_BUCKETS,
-        )
         self.quality = histogram(names.REPORTED_QUALITY, "1", "Quality that callers reported, 0..1.", QUALITY_BUCKETS)
         self.cost = counter(names.COST, "USD", "Cost of attempts at list prices, where they are known.")
         self.failures = counter(names.ATTEMPT_FAILURES, "{attempt}", "Attempts that failed, by kind.")
@@ -319,6 +293,45 @@ class _Instruments:
             names.ARTIFACT_READS, "{artifact}", "Quality artifacts that were read, at the start or while serving."
         )
         self.shadows = _ShadowInstruments(registry)
+        self.forecasts = _ForecastInstruments(registry)
+        self.state = _StateInstruments(registry)
+
+
+class _ForecastInstruments:
+    """Hold what was expected against what was seen."""
+
+    def __init__(self, registry: Registry) -> None:
+        histogram = registry.histogram
+        self.ttft = histogram(
+            names.FORECAST_TTFT_RATIO, "1", "Seen time to first token by the expected one.", RATIO_BUCKETS
+        )
+        self.cost = histogram(names.FORECAST_COST_RATIO, "1", "Cost of an answer by the expected one.", RATIO_BUCKETS)
+        self.quality = histogram(
+            names.FORECAST_QUALITY,
+            "1",
+            "Predicted quality of the answers whose quality was reported, 0..1.",
+            QUALITY_BUCKETS,
+        )
+        self.regret_expected = histogram(
+            names.REGRET_EXPECTED,
+            "1",
+            "Expected utility of the best candidate beyond the chosen one's.",
+            REGRET_BUCKETS,
+        )
+        self.regret_seen = histogram(
+            names.REGRET_SEEN,
+            "1",
+            "Expected utility of the best other candidate beyond what the answer gave, cost and latencies as seen.",
+            REGRET_BUCKETS,
+        )
+
+
+class _StateInstruments:
+    """Show what stands somewhere else."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._state: ServerState | None = None
         self._requests = registry.observed(names.REQUESTS_IN_FLIGHT, "{request}", "Calls of our service under way.")
         self._in_flight = registry.observed(names.ENDPOINT_IN_FLIGHT, "{attempt}", "Calls of an endpoint under way.")
         self._breakers = registry.observed(
