@@ -15,11 +15,17 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 
 @pytest.fixture(scope="session")
-def jaeger() -> Iterator[Jaeger]:
-    """A real Jaeger."""
-    program = os.environ.get(PROGRAM_VARIABLE)
-    if not program:
+def program() -> str:
+    """The path of Jaeger."""
+    named = os.environ.get(PROGRAM_VARIABLE)
+    if not named:
         pytest.skip(f"{PROGRAM_VARIABLE} names no Jaeger: `make test-jaeger` builds one and runs this")
+    return named
+
+
+@pytest.fixture(scope="session")
+def jaeger(program: str) -> Iterator[Jaeger]:
+    """A real Jaeger."""
     with running_jaeger(program) as running:
         yield running
 
