@@ -10,8 +10,10 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 
 import httpx
+from pointsman_server.telemetry.setup import TelemetrySettings
 
 from benchmarks.harness.cases import Case
 from benchmarks.harness.children import Child
@@ -19,7 +21,8 @@ from benchmarks.harness.load import Order, Ports, serve_load
 from benchmarks.harness.machine import ROOT, this_machine
 from benchmarks.harness.report import Sample
 from benchmarks.harness.upstream import serve_upstream
-from benchmarks.telemetry.cases import TELLINGS, Telling
+from benchmarks.telemetry.alone import serve_alone
+from benchmarks.telemetry.cases import ALONE, TELLINGS, Telling
 from benchmarks.telemetry.collector import Manner
 from benchmarks.telemetry.report import End, Report, report
 from benchmarks.telemetry.servers import DEAD_URL, serve_collector, serve_telling
@@ -27,12 +30,14 @@ from benchmarks.telemetry.servers import DEAD_URL, serve_collector, serve_tellin
 RESULTS = ROOT / "benchmarks" / "results"
 CASES = (Case.ROUTE, Case.COMPLETE_1)
 CONCURRENCY = 8
+SLICE_COUNT = 64
+"""Requests that one server gets before it is the next one's turn: so few that whatever else the machine does meets all."""
 START_TIMEOUT_S = 120.0
 """For seven servers on a small machine."""
 SETTLE_S = 1.5
 """After the requests, until the last of their spans have been sent, which counts too."""
 SECONDS_MAX = 60.0
-COUNT_MAX = 1_000_000
+"""Ends a slice on a machine that is too slow for it."""
 WARM_UP_COUNT = 200
 QUICK_COUNT = 16
 _DROPPED = re.compile(r"^pointsman_telemetry_spans_dropped_total (\d+)$", re.MULTILINE)
@@ -45,9 +50,10 @@ class Bench:
         upstream = stack.enter_context(Child(serve_upstream))
         upstream_port: int = upstream.receive(START_TIMEOUT_S)
         urls = {manner: stack.enter_context(Child(serve_collector, manner)) for manner in Manner}
-        url_by_manner = {manner: str(child.receive(START_TIMEOUT_S)) for manner, child in urls.items()}
+        self._url_by_manner = {manner: str(child.receive(START_TIMEOUT_S)) for manner, child in urls.items()}
+        self._alone = stack.enter_context(Child(serve_alone))
         self._servers = {
-            telling: stack.enter_context(Child(serve_telling, upstream_port, _table(telling, url_by_manner)))
+            telling: stack.enter_context(Child(serve_telling, upstream_port, _table(telling, self._url_by_manner)))
             for telling in Telling
         }
         self._loads: dict[Telling, Child] = {}
@@ -63,14 +69,35 @@ class Bench:
             load.send(None)
             load.receive(START_TIMEOUT_S)
 
-    def sample(self, telling: Telling, order: Order, *, settle_s: float) -> Sample:
-        """Has the requests of an order made, and what they cost, until the last span has been sent."""
-        server = self._servers[telling]
-        before_s = server.cpu_s()
-        self._loads[telling].send(order)
-        latencies_s: list[float] = self._loads[telling].receive(order.seconds_max + START_TIMEOUT_S)
+    def samples(self, order: Order, *, slice_count: int, settle_s: float, rng: random.Random) -> dict[Telling, Sample]:
+        """Has each server serve so many slices of requests, in turns whose order changes, and what they cost each, until
+        the last span has been sent."""
+        latencies_s: dict[Telling, list[float]] = {telling: [] for telling in Telling}
+        before_s = {telling: server.cpu_s() for telling, server in self._servers.items()}
+        for _ in range(slice_count):
+            for telling in rng.sample(list(Telling), k=len(Telling)):
+                self._loads[telling].send(order)
+                latencies_s[telling] += self._loads[telling].receive(order.seconds_max + START_TIMEOUT_S)
         time.sleep(settle_s)
-        return Sample(cpu_s=server.cpu_s() - before_s, latencies_s=tuple(latencies_s))
+        return {
+            telling: Sample(cpu_s=server.cpu_s() - before_s[telling], latencies_s=tuple(latencies_s[telling]))
+            for telling, server in self._servers.items()
+        }
+
+    def alone_us(self, *, round_count: int) -> dict[str, float]:
+        """CPU time of what telemetry does for one request, in a process that does nothing else, by what is told."""
+        found: dict[str, list[float]] = {telling.value: [] for telling in ALONE}
+        for _ in range(round_count):
+            for telling in ALONE:
+                spec = TELLINGS[telling]
+                assert spec is not None
+                assert spec.collector is not None
+                settings = TelemetrySettings(
+                    otlp_endpoint=self._url_by_manner[spec.collector], sample_ratio=spec.sample_ratio
+                )
+                self._alone.send(settings)
+                found[telling.value].append(self._alone.receive(START_TIMEOUT_S) * 1e6)
+        return {telling: median(each) for telling, each in found.items()}
 
     def end(self) -> dict[Telling, End]:
         """Ends each server, and how long that took."""
@@ -100,7 +127,7 @@ def _table(telling: Telling, urls: dict[Manner, str]) -> str:
     )
 
 
-def measure(*, round_count: int, count_max: int, seconds: float, seed: int, settle_s: float) -> Report:
+def measure(*, round_count: int, slice_count: int, count: int, seed: int, settle_s: float) -> Report:
     """A whole run. Progress goes to stderr.
 
     Raises:
@@ -110,21 +137,27 @@ def measure(*, round_count: int, count_max: int, seconds: float, seed: int, sett
     rng = random.Random(seed)
     samples: dict[tuple[Case, Telling], list[Sample]] = {(case, telling): [] for case in CASES for telling in Telling}
 
-    def order(case: Case, count: int) -> Order:
-        return Order(case=case, concurrency=CONCURRENCY, count_max=count, seconds_max=seconds)
-
     with ExitStack() as stack:
         bench = Bench(stack, seed=seed)
         bench.prepare_round()
-        for case, telling in samples:
-            bench.sample(telling, order(case, min(WARM_UP_COUNT, count_max)), settle_s=0.0)
+        for case in CASES:
+            bench.samples(
+                _order(case, WARM_UP_COUNT if count > QUICK_COUNT else 1), slice_count=1, settle_s=0.0, rng=rng
+            )
+        alone_us = bench.alone_us(round_count=round_count)
         for number in range(1, round_count + 1):
             bench.prepare_round()
-            for case, telling in rng.sample(list(samples), k=len(samples)):
-                samples[case, telling].append(bench.sample(telling, order(case, count_max), settle_s=settle_s))
+            for case in CASES:
+                found = bench.samples(_order(case, count), slice_count=slice_count, settle_s=settle_s, rng=rng)
+                for telling, sample in found.items():
+                    samples[case, telling].append(sample)
             print(f"round {number} of {round_count}", file=sys.stderr)
         ends = bench.end()
-    return report(samples, ends, machine=machine, seed=seed, concurrency=CONCURRENCY)
+    return report(samples, ends, alone_us, machine=machine, seed=seed, concurrency=CONCURRENCY)
+
+
+def _order(case: Case, count: int) -> Order:
+    return Order(case=case, concurrency=CONCURRENCY, count_max=count, seconds_max=SECONDS_MAX)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -132,8 +165,8 @@ def run(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     found = measure(
         round_count=1 if options.quick else options.rounds,
-        count_max=QUICK_COUNT if options.quick else COUNT_MAX,
-        seconds=SECONDS_MAX if options.quick else options.seconds,
+        slice_count=1 if options.quick else options.slices,
+        count=QUICK_COUNT if options.quick else SLICE_COUNT,
         seed=options.seed,
         settle_s=0.0 if options.quick else SETTLE_S,
     )
@@ -152,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=_positive_int, default=7, metavar="N", help="interleaved rounds (7)")
     parser.add_argument(
-        "--seconds", type=_positive_float, default=2.0, metavar="S", help="for each case in each round (2)"
+        "--slices", type=_positive_int, default=20, metavar="N", help="of 64 requests for each case in each round (20)"
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of prompts and order (1)")
     parser.add_argument(
@@ -165,13 +198,6 @@ def _parser() -> argparse.ArgumentParser:
 def _positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def _positive_float(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value <= SECONDS_MAX:
         raise ValueError(text)
     return value
 

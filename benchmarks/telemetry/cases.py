@@ -43,8 +43,11 @@ TELLINGS: dict[Telling, TellingSpec | None] = {
 CPU_BARS_US = {Telling.SAMPLED: 350.0, Telling.HUNDREDTH: 50.0, Telling.METRICS: 50.0}
 """What telling may cost a request at most, in CPU time of the server, export included."""
 CPU_AIMS_US = {Telling.SAMPLED: 150.0}
+ALONE = tuple(CPU_BARS_US)
+"""Also measured in a process of their own."""
 P99_RATIO_MAX = 1.05
 """By how much a collector that fails may slow down the slowest hundredth of the requests, beside one that does not."""
 FAILING = (Telling.SLOW, Telling.FROZEN, Telling.DEAD)
-SHUTDOWN_S_MAX = 3.0
-"""By how much longer a server may take to end than one that tells nothing: what the last exports are given."""
+SHUTDOWN_S_MAX = 3.5
+"""By how much longer a server may take to end than one that tells nothing: what the last exports are given, and the half
+second that ending their thread and the process may take."""

@@ -71,6 +71,8 @@ class Report:
     concurrency: int
     off_cpu_us: dict[str, float]
     """By case, what a request costs a server that tells nothing."""
+    alone_us: dict[str, float]
+    """By what is told, CPU time of what telemetry does for one completion, in a process that does nothing else."""
     results: tuple[TellingResult, ...]
     ends: dict[str, End]
     bars: tuple[BarResult, ...]
@@ -95,6 +97,10 @@ class Report:
             f"A request costs a server that tells nothing, in CPU time: {off}. The table has what it costs beyond that,",
             "recording, encoding and sending included, median of the rounds. How to read it: [README](../README.md#telemetry).",
             "",
+            "By itself, in a process that does nothing but what a completion has its telemetry do: "
+            + ", ".join(f"{telling} {cpu_us:.0f} us" for telling, cpu_us in self.alone_us.items())
+            + ".",
+            "",
             "| request | what is told | CPU beyond, us | lowest to highest | p50, ms | p99, ms | p99 ratio | requests |",
             "|---|---|--:|--:|--:|--:|--:|--:|",
             *(
@@ -117,7 +123,15 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def report(rounds: Rounds, ends: Mapping[Telling, End], *, machine: Machine, seed: int, concurrency: int) -> Report:
+def report(
+    rounds: Rounds,
+    ends: Mapping[Telling, End],
+    alone_us: dict[str, float],
+    *,
+    machine: Machine,
+    seed: int,
+    concurrency: int,
+) -> Report:
     """The figures of a run."""
     cases = list(dict.fromkeys(case for case, _ in rounds))
     results = tuple(_result(rounds, case, telling) for case in cases for telling in Telling)
@@ -129,9 +143,10 @@ def report(rounds: Rounds, ends: Mapping[Telling, End], *, machine: Machine, see
         off_cpu_us={
             case.value: median(sample.cpu_s_per_request for sample in rounds[case, Telling.OFF]) * 1e6 for case in cases
         },
+        alone_us=alone_us,
         results=results,
         ends={telling.value: end for telling, end in ends.items()},
-        bars=(*_figure_bars(results), *_end_bars(ends)),
+        bars=(*_alone_bars(alone_us), *_figure_bars(results), *_end_bars(ends)),
     )
 
 
@@ -159,6 +174,14 @@ def _result(rounds: Rounds, case: Case, telling: Telling) -> TellingResult:
 def _p99(sample: Sample) -> float:
     ascending = sorted(sample.latencies_s)
     return ascending[len(ascending) * 99 // 100]
+
+
+def _alone_bars(alone_us: Mapping[str, float]) -> list[BarResult]:
+    return [
+        _bar(f"CPU by itself, {telling}{kind}", alone_us[telling], limits[telling], "us")
+        for limits, kind in ((CPU_BARS_US, ""), (CPU_AIMS_US, " (aim)"))
+        for telling in limits
+    ]
 
 
 def _figure_bars(results: Sequence[TellingResult]) -> list[BarResult]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
 from pointsman_server.decision.decide import decide
 from pointsman_server.decision.metrics import Metric
 from pointsman_server.decision.types import (
@@ -21,7 +22,9 @@ from pointsman_server.decision.types import (
     RuntimeSnapshot,
     Weights,
 )
+from pointsman_server.telemetry import regret
 from pointsman_server.telemetry.regret import Seen, candidate_of, expected_regret, seen_regret
+from strategies import decision_inputs
 
 NOTHING = Seen(cost_usd=None, ttft_s=None, inter_token_latency_s=None, duration_s=None)
 WEIGHTS = Weights.of({Metric.QUALITY: 1.0, Metric.REQUEST_COST: 10.0, Metric.TTFT: 0.5})
@@ -71,6 +74,20 @@ def test_what_was_seen_takes_the_place_of_what_was_expected() -> None:
     assert seen_regret(decision, chosen, dear) == pytest.approx(0.1)
     fine = Seen(cost_usd=chosen.cost_usd, ttft_s=0.2, inter_token_latency_s=1.0, duration_s=9.0)
     assert seen_regret(decision, chosen, fine) == 0.0
+
+
+@given(decision_inputs())
+def test_the_best_other_is_found_without_looking_at_all(given_input: DecisionInput) -> None:
+    """Whatever is decided, the regret is against the highest utility of all other eligible candidates that can be
+    compared."""
+    decision = decide(given_input)
+    for candidate in decision.eligible:
+        others = [
+            other.utility
+            for other in decision.eligible
+            if other is not candidate and other.alternative == candidate.alternative and other.utility is not None
+        ]
+        assert regret._best_other(decision, candidate) == max(others, default=float("-inf"))
 
 
 def test_without_another_or_without_a_figure_there_is_none() -> None:

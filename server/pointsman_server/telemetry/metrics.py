@@ -91,9 +91,12 @@ class Metrics:
             choice += ((names.ENDPOINT, chosen.endpoint.name),)
         instruments.decisions.add(1, _router_key(decision) + choice)
         rejections = Counter(
-            (rejection.reason, None if rejection.bound is None else rejection.bound.metric)
-            for candidate in decision.candidates
-            for rejection in candidate.rejections
+            [
+                (rejection.reason, None if rejection.bound is None else rejection.bound.metric)
+                for candidate in decision.candidates
+                if candidate.rejections
+                for rejection in candidate.rejections
+            ]
         )
         for (rejection_reason, metric), count in rejections.items():
             about = ((names.REJECTION_METRIC, metric.value),) if metric is not None else ()

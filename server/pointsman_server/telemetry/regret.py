@@ -5,7 +5,6 @@ Nobody knows what the other endpoints would have given. What is held against a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pointsman_server.decision.metrics import Metric
@@ -47,39 +46,42 @@ def seen_regret(decision: Decision, answered: Candidate, seen: Seen) -> float | 
     """
     if answered.utility is None:
         return None
-    changes = [change for term in answered.terms if (change := _change(term, answered, seen)) is not None]
-    if not changes:
-        return None
-    return max(0.0, _best_other(decision, answered) - (answered.utility + sum(changes)))
+    changes = [_change(term, answered, seen) for term in answered.terms]
+    known = [change for change in changes if change is not None]
+    return max(0.0, _best_other(decision, answered) - (answered.utility + sum(known))) if known else None
 
 
 def _best_other(decision: Decision, candidate: Candidate) -> float:
     """The highest utility of the other eligible candidates; minus infinity when there is none. Only those of one
-    alternative can be compared."""
-    return max(_utilities(decision, candidate), default=float("-inf"))
-
-
-def _utilities(decision: Decision, candidate: Candidate) -> Iterator[float]:
+    alternative can be compared: of these the first may be any, and the others are ranked (see `Decision`)."""
+    best = float("-inf")
+    is_first = True
     for other in decision.candidates:
         if other.rejections:
-            return
-        if other is not candidate and other.alternative == candidate.alternative and other.utility is not None:
-            yield other.utility
+            return best
+        if other.alternative != candidate.alternative:
+            continue
+        if other is not candidate and other.utility is not None:
+            best = max(best, other.utility)
+            if not is_first:
+                return best
+        is_first = False
+    return best
 
 
 def _change(term: UtilityTerm, candidate: Candidate, seen: Seen) -> float | None:
     """What the seen figure changes of a term; None where it is not about one, or that or the expectation is unknown."""
-    match term.metric:
-        case Metric.REQUEST_COST:
-            actual, expected = seen.cost_usd, candidate.cost_usd
-        case Metric.TTFT:
-            actual, expected = seen.ttft_s, _mean(candidate.ttft_s)
-        case Metric.INTER_TOKEN_LATENCY:
-            actual, expected = seen.inter_token_latency_s, _mean(candidate.inter_token_latency_s)
-        case Metric.END_TO_END_LATENCY:
-            actual, expected = seen.duration_s, candidate.end_to_end_latency_s
-        case _:
-            return None
+    metric = term.metric
+    if metric is Metric.REQUEST_COST:
+        actual, expected = seen.cost_usd, candidate.cost_usd
+    elif metric is Metric.TTFT:
+        actual, expected = seen.ttft_s, _mean(candidate.ttft_s)
+    elif metric is Metric.END_TO_END_LATENCY:
+        actual, expected = seen.duration_s, candidate.end_to_end_latency_s
+    elif metric is Metric.INTER_TOKEN_LATENCY:
+        actual, expected = seen.inter_token_latency_s, _mean(candidate.inter_token_latency_s)
+    else:
+        return None
     # What a latency costs those under way is in the term's value, beside what is expected, and stays.
     return None if actual is None or expected is None else -term.weight * (actual - expected)
 
