@@ -1,6 +1,6 @@
 """Counters, histograms and gauges: the figures themselves, and how they are read.
 
-OpenTelemetry's SDK takes some ten microseconds to record one value, and a request records a dozen (make bench-telemetry).
+OpenTelemetry's SDK takes some ten microseconds to record one value, and a request records twenty.
 Here each has a place of its own, found by one look into a dictionary. Read they are in the SDK's own form, so that its
 exporter and whoever else takes that are served as they are used to.
 
