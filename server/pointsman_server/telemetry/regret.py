@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pointsman_server.decision.metrics import Metric
-from pointsman_server.decision.types import Candidate, Decision, Endpoint, Latency, UtilityTerm
+from pointsman_server.decision.types import Candidate, Decision, Endpoint, Latency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ def seen_regret(decision: Decision, answered: Candidate, seen: Seen) -> float | 
     """
     if answered.utility is None:
         return None
-    changes = [_change(term, answered, seen) for term in answered.terms]
+    changes = [_change(column.metric, column.weight, answered, seen) for column in answered.columns]
     known = [change for change in changes if change is not None]
     return max(0.0, _best_other(decision, answered) - (answered.utility + sum(known))) if known else None
 
@@ -69,9 +69,8 @@ def _best_other(decision: Decision, candidate: Candidate) -> float:
     return best
 
 
-def _change(term: UtilityTerm, candidate: Candidate, seen: Seen) -> float | None:
-    """What the seen figure changes of a term; None where it is not about one, or that or the expectation is unknown."""
-    metric = term.metric
+def _change(metric: Metric, weight: float, candidate: Candidate, seen: Seen) -> float | None:
+    """What the seen figure changes of a term of the utility; None where it is not about one, or where either is unknown."""
     if metric is Metric.REQUEST_COST:
         actual, expected = seen.cost_usd, candidate.cost_usd
     elif metric is Metric.TTFT:
@@ -83,7 +82,7 @@ def _change(term: UtilityTerm, candidate: Candidate, seen: Seen) -> float | None
     else:
         return None
     # What a latency costs those under way is in the term's value, beside what is expected, and stays.
-    return None if actual is None or expected is None else -term.weight * (actual - expected)
+    return None if actual is None or expected is None else -weight * (actual - expected)
 
 
 def _mean(latency: Latency | None) -> float | None:
