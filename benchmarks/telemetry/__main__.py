@@ -22,7 +22,7 @@ from benchmarks.harness.machine import ROOT, this_machine
 from benchmarks.harness.report import Sample
 from benchmarks.harness.upstream import serve_upstream
 from benchmarks.telemetry.alone import serve_alone
-from benchmarks.telemetry.cases import ALONE, TELLINGS, Telling
+from benchmarks.telemetry.cases import ALONE, SPANS_BY_SDK, TELLINGS, Telling
 from benchmarks.telemetry.collector import Manner
 from benchmarks.telemetry.report import End, Report, report
 from benchmarks.telemetry.servers import DEAD_URL, serve_collector, serve_telling
@@ -86,7 +86,7 @@ class Bench:
 
     def alone_us(self, *, round_count: int) -> dict[str, float]:
         """CPU time of what telemetry does for one request, in a process that does nothing else, by what is told."""
-        found: dict[str, list[float]] = {telling.value: [] for telling in ALONE}
+        found: dict[str, list[float]] = {**{telling.value: [] for telling in ALONE}, SPANS_BY_SDK: []}
         for _ in range(round_count):
             for telling in ALONE:
                 spec = TELLINGS[telling]
@@ -97,6 +97,8 @@ class Bench:
                 )
                 self._alone.send(settings)
                 found[telling.value].append(self._alone.receive(START_TIMEOUT_S) * 1e6)
+            self._alone.send(self._url_by_manner[Manner.PROMPT])
+            found[SPANS_BY_SDK].append(self._alone.receive(START_TIMEOUT_S) * 1e6)
         return {telling: median(each) for telling, each in found.items()}
 
     def end(self) -> dict[Telling, End]:
@@ -183,9 +185,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.telemetry", description="What traces and metrics cost a request, in CPU and time."
     )
-    parser.add_argument("--rounds", type=_positive_int, default=7, metavar="N", help="interleaved rounds (7)")
+    parser.add_argument("--rounds", type=_positive_int, default=5, metavar="N", help="interleaved rounds (5)")
     parser.add_argument(
-        "--slices", type=_positive_int, default=20, metavar="N", help="of 64 requests for each case in each round (20)"
+        "--slices", type=_positive_int, default=10, metavar="N", help="of 64 requests for each case in each round (10)"
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of prompts and order (1)")
     parser.add_argument(

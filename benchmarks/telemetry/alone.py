@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import MappingProxyType
 
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pointsman_server.app import settle_memory
 from pointsman_server.chat import Finished, FinishReason, Usage
 from pointsman_server.decision.decide import decide
@@ -24,8 +31,15 @@ from pointsman_server.decision.types import (
     RequestFacts,
     RuntimeSnapshot,
 )
+from pointsman_server.telemetry.export import SPAN_BATCH_COUNT_MAX, SPAN_EXPORT_INTERVAL_S, SPAN_QUEUE_COUNT_MAX
 from pointsman_server.telemetry.regret import Seen
-from pointsman_server.telemetry.setup import Telemetry, TelemetrySettings, configure_telemetry
+from pointsman_server.telemetry.setup import EXPORT_TIMEOUT_S, Telemetry, TelemetrySettings, configure_telemetry
+from pointsman_server.telemetry.spans import (
+    CANDIDATE_EVENT_COUNT_MAX,
+    attempt_attributes,
+    candidate_attributes,
+    decision_attributes,
+)
 
 from benchmarks.harness.workload import FIRST_PARTY_MODELS, OPEN_MODELS
 
@@ -83,21 +97,76 @@ def tell(telemetry: Telemetry, decision: Decision, endpoint: Endpoint) -> None:
 
 
 def serve_alone(pipe: Connection) -> None:
-    """A child: for settings that the pipe brings, tells the CPU time in seconds per request, sending included."""
+    """A child: for settings that the pipe brings, tells the CPU time in seconds per request, sending included; for the URL
+    of a collector that of the SDK's spans."""
     decision = a_decision()
     assert decision.chosen is not None
     endpoint = decision.chosen.endpoint
     settle_memory()
     while True:
         try:
-            settings: TelemetrySettings = pipe.recv()
+            asked: TelemetrySettings | str = pipe.recv()
         except EOFError:
             return
-        telemetry = configure_telemetry(settings)
-        started_s = time.process_time()
-        for number in range(REQUEST_COUNT):
-            tell(telemetry, decision, endpoint)
-            if number % REQUESTS_PER_PAUSE == 0:
-                time.sleep(PAUSE_S)
-        telemetry.shutdown()
-        pipe.send((time.process_time() - started_s) / REQUEST_COUNT)
+        if isinstance(asked, str):
+            provider = sdk_provider(asked)
+            tracer = provider.get_tracer("pointsman")
+            pipe.send(_cpu_s(lambda: tell_by_sdk(tracer, decision, endpoint), provider.shutdown))  # noqa: B023  # called at once
+        else:
+            telemetry = configure_telemetry(asked)
+            pipe.send(_cpu_s(lambda: tell(telemetry, decision, endpoint), telemetry.shutdown))  # noqa: B023  # likewise
+
+
+def _cpu_s(tell_one: Callable[[], None], shutdown: Callable[[], None]) -> float:
+    """CPU time of one request's telemetry, until the last of it has been sent."""
+    started_s = time.process_time()
+    for number in range(REQUEST_COUNT):
+        tell_one()
+        if number % REQUESTS_PER_PAUSE == 0:
+            time.sleep(PAUSE_S)
+    shutdown()
+    return (time.process_time() - started_s) / REQUEST_COUNT
+
+
+def sdk_provider(url: str) -> TracerProvider:
+    """OpenTelemetry's own, with as large a queue and batches as ours."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    exporter = OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT_S)
+    provider.add_span_processor(
+        BatchSpanProcessor(
+            exporter,
+            max_queue_size=SPAN_QUEUE_COUNT_MAX,
+            max_export_batch_size=SPAN_BATCH_COUNT_MAX,
+            schedule_delay_millis=SPAN_EXPORT_INTERVAL_S * 1000.0,
+        )
+    )
+    return provider
+
+
+def tell_by_sdk(tracer: Tracer, decision: Decision, endpoint: Endpoint) -> None:
+    """The same spans as `tell` makes, by the SDK's calls."""
+    server = tracer.start_span(METHOD, Context(), SpanKind.SERVER, {"rpc.system.name": "grpc", "rpc.method": METHOD})
+    within = set_span_in_context(server, Context())
+    route = tracer.start_span("route", within)
+    for name in PHASES:
+        tracer.start_span(name, set_span_in_context(route, Context())).end()
+    route.set_attributes(decision_attributes(decision))
+    for candidate in decision.candidates[:CANDIDATE_EVENT_COUNT_MAX]:
+        route.add_event("pointsman.candidate", candidate_attributes(candidate))
+    route.end()
+    about: dict[str, str | int] = {
+        "gen_ai.request.model": endpoint.model,
+        "pointsman.endpoint": endpoint.name,
+        "pointsman.attempt.number": 1,
+    }
+    chat = tracer.start_span(f"chat {endpoint.model}", within, SpanKind.CLIENT, about)
+    post = tracer.start_span(
+        "POST", set_span_in_context(chat, Context()), SpanKind.CLIENT, {"http.request.method": "POST"}
+    )
+    TraceContextTextMapPropagator().inject({}, set_span_in_context(post, Context()))
+    post.set_attribute("http.response.status_code", 200)
+    post.end()
+    chat.set_attributes(attempt_attributes(USAGE, 0.001, Finished(FinishReason.STOP, "m"), 0.21))
+    chat.end()
+    server.set_attribute("rpc.response.status_code", "OK")
+    server.end()

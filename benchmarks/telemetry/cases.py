@@ -45,6 +45,8 @@ CPU_BARS_US = {Telling.SAMPLED: 350.0, Telling.HUNDREDTH: 50.0, Telling.METRICS:
 CPU_AIMS_US = {Telling.SAMPLED: 150.0}
 ALONE = tuple(CPU_BARS_US)
 """Also measured in a process of their own."""
+SPANS_BY_SDK = "the same spans by OpenTelemetry's SDK, without metrics"
+"""Measured there for comparison."""
 P99_RATIO_MAX = 1.05
 """By how much a collector that fails may slow down the slowest hundredth of the requests, beside one that does not."""
 FAILING = (Telling.SLOW, Telling.FROZEN, Telling.DEAD)

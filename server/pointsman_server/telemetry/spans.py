@@ -235,11 +235,11 @@ class RoutingSpan:
         recorder, span = self._recorder, self._span
         if recorder is None or span is None:
             return
-        span.attributes |= _decision_attributes(decision)
+        span.attributes |= decision_attributes(decision)
         now_unix_ns = recorder.unix_ns()
         span.events = [
             *(
-                SpanEvent(names.CANDIDATE_EVENT, now_unix_ns, _candidate_attributes(candidate))
+                SpanEvent(names.CANDIDATE_EVENT, now_unix_ns, candidate_attributes(candidate))
                 for candidate in decision.candidates[:CANDIDATE_EVENT_COUNT_MAX]
             ),
             *(SpanEvent(names.SHADOW_EVENT, now_unix_ns, _shadow_attributes(decision, shadow)) for shadow in shadows),
@@ -315,7 +315,7 @@ class AttemptSpan:
         recorder, chat, post = self._recorder, self._chat, self._post
         if recorder is None or chat is None or post is None:
             return
-        chat.attributes |= _attempt_attributes(usage, cost_usd, finished, ttft_s)
+        chat.attributes |= attempt_attributes(usage, cost_usd, finished, ttft_s)
         if http_status is not None:
             post.attributes[names.HTTP_RESPONSE_STATUS_CODE] = http_status
         if error_type == names.ERROR_TYPE_CANCELLED:
@@ -343,7 +343,8 @@ def _known(*attributes: tuple[str, AttributeValue | None]) -> dict[str, Attribut
     return {name: value for name, value in attributes if value is not None}
 
 
-def _decision_attributes(decision: Decision) -> dict[str, AttributeValue]:
+def decision_attributes(decision: Decision) -> dict[str, AttributeValue]:
+    """What is told of a decision."""
     chosen, eligible, assigned = decision.chosen, decision.eligible, decision.assignment
     attributes = _known(
         (names.DECISION_ID, decision.decision_id),
@@ -371,7 +372,8 @@ def _decision_attributes(decision: Decision) -> dict[str, AttributeValue]:
     return attributes
 
 
-def _candidate_attributes(candidate: Candidate) -> dict[str, AttributeValue]:
+def candidate_attributes(candidate: Candidate) -> dict[str, AttributeValue]:
+    """What is told of a candidate, or what stood against it."""
     # Ten of these are made for a decision: not by way of `_known`, which takes twice as long.
     attributes: dict[str, AttributeValue] = {names.CANDIDATE_ENDPOINT: candidate.endpoint.name}
     if candidate.utility is not None:
@@ -403,9 +405,10 @@ def _shadow_attributes(acting: Decision, shadow: Decision) -> dict[str, Attribut
     )
 
 
-def _attempt_attributes(
+def attempt_attributes(
     usage: Usage | None, cost_usd: float | None, finished: Finished | None, ttft_s: float | None
 ) -> dict[str, AttributeValue]:
+    """What is told of an attempt that is over."""
     counted = usage or Usage()
     response_model = None if finished is None else finished.response_model
     return _known(
