@@ -236,6 +236,7 @@ class Application:
         except OSError:
             raise _cannot_listen("telemetry.prometheus_listen", listen) from None
         self.metrics_port = scrapes.port
+        logger.info("metrics are on http://%s:%d/metrics", host, self.metrics_port)
 
     def _state(self) -> ServerState:
         return ServerState(

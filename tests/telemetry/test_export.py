@@ -88,7 +88,7 @@ def test_what_a_collector_does_not_take_is_counted_and_told_once(
     caplog: pytest.LogCaptureFixture, *, is_there: bool
 ) -> None:
     """A frozen collector and a dead one: spans are dropped, counted and told of, and the end comes in time."""
-    caplog.set_level(logging.WARNING, "pointsman_server")
+    caplog.set_level(logging.WARNING, "pointsman")
     with Collector(Manner.FROZEN) as collector:
         url = collector.url if is_there else "http://127.0.0.1:1"
         queue = a_queue(span_count=3, count_max=10)
@@ -97,7 +97,7 @@ def test_what_a_collector_does_not_take_is_counted_and_told_once(
         export.shutdown(timeout_s=30.0)
         assert not export._thread.is_alive()
     assert (queue.sent_count, queue.dropped_count) == (0, 3)
-    assert [record.levelname for record in caplog.records if record.name.startswith("pointsman_server")] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if record.name == "pointsman"] == ["WARNING"]
 
 
 def test_a_shutdown_does_not_wait_for_a_frozen_collector() -> None:

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from pointsman_server.telemetry.otlp import SpanEncoder
 from pointsman_server.telemetry.span_record import SpanRecord, readable
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("pointsman")
 
 SPAN_QUEUE_COUNT_MAX = 8192
 """Spans that wait; about 6 MB, or some seconds of a busy server."""
@@ -59,17 +59,23 @@ class SpanQueue:
         self._count_max = count_max
         self._waiting: deque[bytes] = deque()
         self._batch_count = 0
-        self.dropped_count = 0
-        """Spans that found no room, or that the collector did not take."""
+        # One for each thread that counts: who ends spans, and who sends them.
+        self._refused_count = 0
+        self._lost_count = 0
         self.sent_count = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def dropped_count(self) -> int:
+        """Spans that found no room, or that the collector did not take."""
+        return self._refused_count + self._lost_count
+
     def add(self, span: SpanRecord) -> None:
         """Takes a span, or counts it where there is no room."""
         if len(self._waiting) >= self._count_max:
-            self.dropped_count += 1
+            self._refused_count += 1
         else:
             self._waiting.append(self._encoder.span(span))
 
@@ -84,7 +90,7 @@ class SpanQueue:
         if taken:
             self.sent_count += self._batch_count
         else:
-            self.dropped_count += self._batch_count
+            self._lost_count += self._batch_count
 
 
 class OtlpExport:
