@@ -26,6 +26,7 @@ from pointsman_server.errors import (
     DeadlineExceededError,
     UpstreamDisconnectedError,
     UpstreamError,
+    UpstreamStatusError,
     UpstreamTimeoutError,
 )
 from pointsman_server.execution.patience import patience_s
@@ -35,9 +36,13 @@ from pointsman_server.runtime.tracker import Attempt as TrackedAttempt
 from pointsman_server.runtime.tracker import RuntimeTracker
 from pointsman_server.telemetry.metrics import Metrics
 from pointsman_server.telemetry.names import ERROR_TYPE_CANCELLED
+from pointsman_server.telemetry.regret import Seen
 from pointsman_server.telemetry.spans import AttemptSpan, RequestSpan
 
 Delta = TextDelta | ReasoningDelta | ToolCallDelta
+
+HTTP_OK = 200
+"""The only status that an answer comes with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,8 @@ class Attempt:
         self._longest_pause_s = 0.0
         self._patience_s = plan.stall_s
         self._usage = Usage()
+        self._http_status: int | None = None
+        """Of a refusal."""
         self._tracker = tracker
         self._metrics = metrics
         self._traffic = traffic
@@ -156,6 +163,8 @@ class Attempt:
             if isinstance(error, UpstreamTimeoutError) and self._remaining_s() == 0.0:
                 # The caller's time was up, which says nothing against the endpoint.
                 raise DeadlineExceededError(delta_count=self.delta_count) from None
+            if isinstance(error, UpstreamStatusError):
+                self._http_status = error.http_status
             track.fail(error.kind, retry_after_s=error.retry_after_s, now_s=self._clock_s())
             error_type = error.kind.value
             raise
@@ -195,18 +204,35 @@ class Attempt:
         ttft_s = None if self.first_delta_s is None else self.first_delta_s - self.started_s
         used = self.usage() if self.has_used_tokens else None
         usage = Usage() if used is None else used.usage
-        span.end(error_type=error_type, usage=usage, finished=self.finished, ttft_s=ttft_s)
+        cost_usd = None if used is None else used.cost_usd
+        endpoint, gap_s = self.plan.entry.endpoint, self._inter_token_latency_s(usage)
+        has_answer = self.first_delta_s is not None or self.finished is not None
+        span.end(
+            error_type=error_type,
+            http_status=HTTP_OK if has_answer else self._http_status,
+            usage=usage,
+            cost_usd=cost_usd,
+            finished=self.finished,
+            ttft_s=ttft_s,
+        )
         if ttft_s is not None:
-            self._metrics.first_token(self.plan.entry.endpoint, ttft_s=ttft_s)
+            self._metrics.first_token(endpoint, ttft_s=ttft_s, example=span.recorded)
         if self.plan.decision is not None and used is not None:
             self._traffic.add(token_count(used.usage), now_s=self._clock_s())
-            if used.cost_usd is not None:
-                self._metrics.spent(self.plan.decision, cost_usd=used.cost_usd)
+            self._metrics.spent(self.plan.decision, endpoint, usage=usage, cost_usd=used.cost_usd)
+            if error_type is None:
+                seen = Seen(
+                    cost_usd=used.cost_usd,
+                    ttft_s=ttft_s,
+                    inter_token_latency_s=gap_s,
+                    duration_s=self._clock_s() - self.started_s,
+                )
+                self._metrics.answered(self.plan.decision, endpoint, seen)
         self._metrics.attempted(
-            self.plan.entry.endpoint,
+            endpoint,
             usage=usage,
-            cost_usd=None if used is None else used.cost_usd,
-            inter_token_latency_s=self._inter_token_latency_s(usage),
+            cost_usd=cost_usd,
+            inter_token_latency_s=gap_s,
             error_type=None if error_type == ERROR_TYPE_CANCELLED else error_type,
         )
 

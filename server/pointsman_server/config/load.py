@@ -124,9 +124,7 @@ def parse_config(
     server = _read_server(root.table("server"), context)
     telemetry = _read_telemetry(root.table("telemetry"))
     decision_log = _read_decision_log(root.table("decision_log"), directory) if "decision_log" in root else None
-    quality = root.table("quality")
-    quality_artifact = read_artifact(quality, directory)
-    quality.finish()
+    quality_artifact = _read_quality(root.table("quality"), directory)
     layers = _read_layers(root, context)
     declarations = _read_providers(layers, context)
     entries = _read_entries(layers, declarations, faults)
@@ -154,8 +152,23 @@ def parse_config(
         adapters=MappingProxyType({name: declarations[name].adapter for name in usable}),
         probes=MappingProxyType({name: probes for name in usable if (probes := declarations[name].probes) is not None}),
         routers=MappingProxyType(routers),
-        notices=(*_server_notices(server), *_provider_notices(providers.values(), entries)),
+        notices=_notices(server, telemetry, providers.values(), entries),
     )
+
+
+def _read_quality(table: Table, directory: Path) -> Path | None:
+    artifact = read_artifact(table, directory)
+    table.finish()
+    return artifact
+
+
+def _notices(
+    server: ServerSettings,
+    telemetry: TelemetrySettings,
+    providers: Iterable[Provider],
+    entries: Iterable[CatalogEntry],
+) -> tuple[str, ...]:
+    return (*_server_notices(server), *_telemetry_notices(telemetry), *_provider_notices(providers, entries))
 
 
 def _read_server(table: Table, context: _Context) -> ServerSettings:
@@ -236,8 +249,10 @@ def _read_telemetry(table: Table) -> TelemetrySettings:
     default = TelemetrySettings()
     settings = TelemetrySettings(
         otlp_endpoint=read_url(table, "otlp_endpoint"),
+        otlp_metrics=table.flag("otlp_metrics", default.otlp_metrics),
         sample_ratio=table.number("sample_ratio", default.sample_ratio, minimum=0.0, maximum=1.0),
         service_name=table.text("service_name", LINE_RULE) or default.service_name,
+        prometheus_listen=_read_prometheus_listen(table),
     )
     table.finish()
     return settings
@@ -278,6 +293,19 @@ def _read_log_directory(table: Table, directory: Path) -> Path | None:
     elif path.exists() and not path.is_dir():
         table.fault("directory", f"must be a folder; {path} is a file")
     return path
+
+
+def _read_prometheus_listen(table: Table) -> str | None:
+    """An address; without a host it is one of this machine alone."""
+    text = table.text("prometheus_listen")
+    if text is None:
+        return None
+    listen = f"127.0.0.1{text}" if text.startswith(":") else text
+    address = _LISTEN.fullmatch(listen)
+    if address is None or int(address[2]) > 65535:
+        table.fault("prometheus_listen", "must be host:port or :port, such as 127.0.0.1:9464 or :9464")
+        return None
+    return listen
 
 
 def _read_layers(root: Table, context: _Context) -> tuple[_Layer, ...]:
@@ -364,6 +392,13 @@ def _server_notices(server: ServerSettings) -> tuple[str, ...]:
         " server.api_keys_env or server.tls.client_ca_file would ask who it is"
     )
     return (notice,)
+
+
+def _telemetry_notices(telemetry: TelemetrySettings) -> tuple[str, ...]:
+    listen = telemetry.prometheus_listen
+    if listen is None or _LOOPBACK.fullmatch(listen):
+        return ()
+    return (f"telemetry.prometheus_listen: whoever reaches {listen} can read what is called, how often, and its cost",)
 
 
 def _provider_notices(providers: Iterable[Provider], entries: Iterable[CatalogEntry]) -> tuple[str, ...]:
