@@ -63,6 +63,8 @@ async def attempt(
     upstream = UpstreamCall(
         upstream_model=call.entry.upstream_model,
         conversation=call.conversation,
+        output_token_count_max=call.entry.endpoint.output_token_count_max,
+        reasoning_control=call.entry.reasoning_control,
         stream=call.entry.stream,
         timeout_s=timeout_s,
     )
@@ -120,6 +122,7 @@ def _cost_usd(call: Call, received: _Received) -> float | None:
         input_token_count=input_token_count,
         output_token_count=output_token_count,
         cached_input_token_count=usage.cached_input_token_count or 0,
+        cache_write_input_token_count=usage.cache_write_input_token_count or 0,
     )
 
 
