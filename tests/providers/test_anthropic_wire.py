@@ -330,3 +330,26 @@ def test_any_whole_answer_gives_events_or_an_upstream_error(answer: object) -> N
     """Likewise where it does not stream."""
     with suppress(UpstreamError):
         assert isinstance(answer_events(json.dumps(answer).encode())[-1], Finished)
+
+
+def test_arguments_nested_too_deeply_to_be_written_cannot_be_said() -> None:
+    """What can just be read may be too deep to write: that is told, and is no crash."""
+    for depth in range(850, 1000):
+        deep = '{"a":' * depth + "1" + "}" * depth
+        try:
+            body_of(after_call(ToolCall("1", "f", deep)))
+        except UpstreamUnsupportedError:
+            return
+    pytest.fail("no depth was too deep")
+
+
+def test_arguments_nested_too_deeply_to_be_handed_on_are_a_protocol_error() -> None:
+    """Likewise in an answer."""
+    for depth in range(850, 1000):
+        deep = '{"a":' * depth + "1" + "}" * depth
+        answer = f'{{"content":[{{"type":"tool_use","id":"a","name":"f","input":{deep}}}]}}'
+        try:
+            answer_events(answer.encode())
+        except UpstreamProtocolError:
+            return
+    pytest.fail("no depth was too deep")

@@ -164,10 +164,12 @@ def encoded(payload: Mapping[str, object]) -> bytes:
 
     Raises:
         InvalidRequestError: A JSON schema holds what is no text.
+        UpstreamUnsupportedError: Something is nested more deeply than we can write.
     """
-    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     try:
-        return text.encode()
+        return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except RecursionError:
+        raise UpstreamUnsupportedError("JSON that is nested so deeply") from None
     except UnicodeEncodeError:
         # Text from protobuf is whole; only an escape within a JSON schema can name half a surrogate pair.
         raise _invalid_schema("conversation", "holds half of a surrogate pair, which is no character") from None
@@ -328,9 +330,16 @@ def wrong_type(name: str, expected: str) -> UpstreamProtocolError:
 
 
 def json_text(value: JsonObject) -> str:
-    """Arguments that came as an object, as the text that they are to us."""
-    # ASCII, so that half a surrogate pair stays the escape that it was.
-    return json.dumps(value, separators=(",", ":"))
+    """Arguments that came as an object, as the text that they are to us.
+
+    Raises:
+        UpstreamProtocolError: They are nested more deeply than we can write.
+    """
+    try:
+        # ASCII, so that half a surrogate pair stays the escape that it was.
+        return json.dumps(value, separators=(",", ":"))
+    except RecursionError:
+        raise UpstreamProtocolError("the provider sent JSON that is nested too deeply") from None
 
 
 def signed(tag: str, content: str) -> str:
