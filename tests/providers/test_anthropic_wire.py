@@ -260,6 +260,7 @@ def test_a_missing_end_is_forgiven_once_the_reason_is_known() -> None:
         [None],
         [{"type": "message_delta", "delta": {"stop_reason": 1}}],
         [{"type": "message_delta", "usage": {"output_tokens": -1}}],
+        [{"type": "message_stop"}],
         [{"type": "error", "error": "my diary"}],
         [{"type": "error"}],
     ],

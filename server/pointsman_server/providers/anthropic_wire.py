@@ -37,7 +37,6 @@ from pointsman_server.chat import (
 )
 from pointsman_server.decision.types import RequestFeature
 from pointsman_server.errors import (
-    UpstreamDisconnectedError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamUnsupportedError,
@@ -46,6 +45,7 @@ from pointsman_server.providers.base import ProviderSettings, UpstreamCall
 from pointsman_server.providers.wire import (
     CALL_COUNT_MAX,
     SIGNATURE_CHARACTER_COUNT_MAX,
+    EndingDecoder,
     ErrorAnswer,
     JsonObject,
     WireRequest,
@@ -296,28 +296,20 @@ def _sampling(sampling: SamplingOptions) -> dict[str, object]:
     return {name: value for name, value in wire.items() if value is not None}
 
 
-class AnthropicDecoder:
+class AnthropicDecoder(EndingDecoder):
     """The `Decoder` of Anthropic's streams: an answer is a row of blocks, each begun, filled by deltas, and closed.
 
     Memory: what the model thinks before its first tool call, as long as a signature may be.
     """
 
-    __slots__ = ("_blocks", "_calls_by_block", "_finish_reason", "_response_model", "_usage", "ended")
+    __slots__ = ("_blocks", "_calls_by_block", "_usage")
 
     def __init__(self) -> None:
+        super().__init__()
         self._blocks = _Blocks()
         self._calls_by_block: dict[int, int] = {}
         """Which of the answer's tool calls the block of that index is."""
-        self._finish_reason: FinishReason | None = None
-        self._response_model: str | None = None
         self._usage = _Counts()
-        self.ended = False
-        """`Finished` has been given; nothing may follow."""
-
-    @property
-    def answer_complete(self) -> bool:
-        """See `Decoder.answer_complete`."""
-        return self._finish_reason is not None
 
     def events_of(self, sent: str) -> list[UpstreamEvent]:
         """See `Decoder.events_of`. Kinds of events that are not known are passed over, as the API asks."""
@@ -336,21 +328,13 @@ class AnthropicDecoder:
                 self._finish_reason = _finish_reason(object_in(event, "delta") or {}) or self._finish_reason
                 return self._usage.reported(object_in(event, "usage"), with_output=True)
             case "message_stop":
-                self.ended = True
-                return [Finished(self._finish_reason or FinishReason.OTHER, self._response_model)]
+                if not self.answer_complete:
+                    raise UpstreamProtocolError("the provider ended its answer without saying why")
+                return [self._finished()]
             case "error":
                 raise _error_within(event)
             case _:
                 return []
-
-    def end(self) -> list[UpstreamEvent]:
-        """See `Decoder.end`."""
-        if self.ended:
-            return []
-        if self._finish_reason is None:
-            raise UpstreamDisconnectedError("the provider closed the stream before the answer was complete")
-        self.ended = True
-        return [Finished(self._finish_reason, self._response_model)]
 
     def _block(self, event: JsonObject) -> list[UpstreamEvent]:
         block = object_in(event, "content_block") or {}

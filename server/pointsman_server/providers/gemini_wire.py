@@ -37,7 +37,6 @@ from pointsman_server.chat import (
 )
 from pointsman_server.decision.types import RequestFeature
 from pointsman_server.errors import (
-    UpstreamDisconnectedError,
     UpstreamError,
     UpstreamErrorKind,
     UpstreamProtocolError,
@@ -48,6 +47,7 @@ from pointsman_server.providers.retry_after import RETRY_AFTER_S_MAX
 from pointsman_server.providers.wire import (
     CALL_COUNT_MAX,
     ERROR_DETAIL_COUNT_MAX,
+    EndingDecoder,
     ErrorAnswer,
     JsonObject,
     WireRequest,
@@ -335,27 +335,19 @@ def _shape(shape: ResponseFormat) -> dict[str, object]:
             return {"responseMimeType": "application/json", "responseJsonSchema": schema}
 
 
-class GeminiDecoder:
+class GeminiDecoder(EndingDecoder):
     """The `Decoder` of Google's streams: each event is an answer of its own that goes on where the last one stopped.
 
     There is no end mark: the answer has ended when the stream does, after a reason was given.
     """
 
-    __slots__ = ("_answer_id", "_call_count", "_finish_reason", "_response_model", "_tag", "ended")
+    __slots__ = ("_answer_id", "_call_count", "_tag")
 
     def __init__(self, model: str) -> None:
+        super().__init__()
         self._tag = _signature_tag(model)
         self._answer_id = ""
         self._call_count = 0
-        self._finish_reason: FinishReason | None = None
-        self._response_model: str | None = None
-        self.ended = False
-        """`Finished` has been given; nothing may follow."""
-
-    @property
-    def answer_complete(self) -> bool:
-        """See `Decoder.answer_complete`."""
-        return self._finish_reason is not None
 
     def events_of(self, sent: str | bytes) -> list[UpstreamEvent]:
         """See `Decoder.events_of`."""
@@ -379,15 +371,11 @@ class GeminiDecoder:
             self._finish_reason = FinishReason.CONTENT_FILTER
         return events + _usage(answer)
 
-    def end(self) -> list[UpstreamEvent]:
-        """See `Decoder.end`."""
-        if self.ended:
-            return []
-        if self._finish_reason is None:
-            raise UpstreamDisconnectedError("the provider closed the stream before the answer was complete")
-        self.ended = True
-        stopped_to_call = self._finish_reason is FinishReason.STOP and self._call_count > 0
-        return [Finished(FinishReason.TOOL_CALLS if stopped_to_call else self._finish_reason, self._response_model)]
+    def _finished(self) -> Finished:
+        """Who stopped after a call waits for its result, which the format has no reason of its own for."""
+        if self._finish_reason is FinishReason.STOP and self._call_count > 0:
+            self._finish_reason = FinishReason.TOOL_CALLS
+        return super()._finished()
 
     def _part(self, part: JsonObject) -> list[UpstreamEvent]:
         call = object_in(part, "functionCall")

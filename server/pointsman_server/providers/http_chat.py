@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable
 
@@ -11,6 +12,10 @@ from pointsman_server.providers.base import ProviderSettings, UpstreamCall
 from pointsman_server.providers.http_client import Answer, HttpClient
 from pointsman_server.providers.sse import SseParser
 from pointsman_server.providers.wire import Decoder, WireFormat
+
+AFTER_ANSWER_TIMEOUT_S = 2.0
+"""What follows the last piece of an answer comes with it or shortly after; gateways have been seen to take half a second to
+count. A provider that then keeps the stream open without a mark must not keep the caller."""
 
 
 class HttpChatProvider:
@@ -68,13 +73,15 @@ class HttpChatProvider:
 
 
 async def _next(answer: Answer, decoder: Decoder) -> bytes:
-    """What arrives next; empty at the end. A break after the answer is complete is an end like any other."""
-    try:
+    """What arrives next; empty at the end. Once the answer is complete a break is an end like any other, and so is a
+    silence: only counts and marks can be missing."""
+    if not decoder.answer_complete:
         return await answer.read()
-    except UpstreamError:
-        if decoder.answer_complete:
-            return b""
-        raise
+    try:
+        async with asyncio.timeout(AFTER_ANSWER_TIMEOUT_S):
+            return await answer.read()
+    except (UpstreamError, TimeoutError):
+        return b""
 
 
 def _decoded(

@@ -31,12 +31,13 @@ from pointsman_server.chat import (
     Usage,
     UsageReported,
 )
-from pointsman_server.errors import UpstreamDisconnectedError, UpstreamError, UpstreamProtocolError
+from pointsman_server.errors import UpstreamError, UpstreamProtocolError
 from pointsman_server.providers.base import ProviderSettings, UpstreamCall
 from pointsman_server.providers.dialects import GENERIC, Dialect, MaxTokensField
 from pointsman_server.providers.wire import (
     CALL_COUNT_MAX,
     SIGNATURE_CHARACTER_COUNT_MAX,
+    EndingDecoder,
     ErrorAnswer,
     JsonObject,
     WireRequest,
@@ -261,30 +262,22 @@ def _sampling(sampling: SamplingOptions, dialect: Dialect, *, max_tokens_field: 
     return {name: value for name, value in wire.items() if value is not None}
 
 
-class StreamDecoder:
+class StreamDecoder(EndingDecoder):
     """Turns the events of one streamed answer into ours; holds back `Finished` until the stream has ended.
 
     Providers send the reason first, then the usage, then the end mark. A missing end mark is forgiven once the reason is
     known, a missing reason once the end mark is there. Memory: constant, but for the reasoning that is to come back.
     """
 
-    __slots__ = ("_answered", "_finish_reason", "_kept", "_response_model", "_tool_call_count", "ended")
+    __slots__ = ("_answered", "_kept", "_tool_call_count")
 
     def __init__(self, *, keep_reasoning: bool = False) -> None:
+        super().__init__()
         self._answered = False
         """Some choice has been seen."""
-        self._finish_reason: FinishReason | None = None
-        self._response_model: str | None = None
         self._tool_call_count = 0
         self._kept = _KeptReasoning() if keep_reasoning else None
         """Until it has gone out with a tool call."""
-        self.ended = False
-        """`Finished` has been given; nothing may follow."""
-
-    @property
-    def answer_complete(self) -> bool:
-        """The model has said why it stopped, so only usage and the end mark can be missing."""
-        return self._finish_reason is not None
 
     def events_of(self, sent: str) -> list[UpstreamEvent]:
         """See `Decoder.events_of`."""
@@ -305,18 +298,6 @@ class StreamDecoder:
             events += [self._tool_call_piece(piece) for piece in objects_in(delta, "tool_calls")]
             self._finish_reason = _finish_reason(choice) or self._finish_reason
         return events + _usage(chunk, choice)
-
-    def end(self) -> list[UpstreamEvent]:
-        """See `Decoder.end`."""
-        if self.ended:
-            return []
-        if self._finish_reason is None:
-            raise UpstreamDisconnectedError("the provider closed the stream before the answer was complete")
-        return [self._finished()]
-
-    def _finished(self) -> Finished:
-        self.ended = True
-        return Finished(self._finish_reason or FinishReason.OTHER, self._response_model)
 
     def _tool_call_piece(self, piece: JsonObject) -> ToolCallDelta:
         """A piece without an index, as some providers send it, starts a call if it has an id, else continues the last."""

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-from pointsman_server.chat import Conversation, Message, Part, Role, UpstreamEvent
+from pointsman_server.chat import Conversation, Finished, FinishReason, Message, Part, Role, UpstreamEvent
 from pointsman_server.decision.facts import request_features
 from pointsman_server.decision.types import RequestFeature
 from pointsman_server.errors import (
     FieldViolation,
     InvalidRequestError,
+    UpstreamDisconnectedError,
     UpstreamError,
     UpstreamErrorKind,
     UpstreamProtocolError,
@@ -92,6 +93,39 @@ class Decoder(Protocol):
             UpstreamDisconnectedError: The answer was not complete.
         """
         ...
+
+
+class EndingDecoder:
+    """How an answer ends in every format: with the reason why the model stopped, and no sooner.
+
+    A stream that closes after it is complete, whether its end mark has come or not; one that closes before has broken off.
+    """
+
+    __slots__ = ("_finish_reason", "_response_model", "ended")
+
+    def __init__(self) -> None:
+        self._finish_reason: FinishReason | None = None
+        self._response_model: str | None = None
+        self.ended = False
+        """`Finished` has been given; nothing may follow."""
+
+    @property
+    def answer_complete(self) -> bool:
+        """See `Decoder.answer_complete`."""
+        return self._finish_reason is not None
+
+    def end(self) -> list[UpstreamEvent]:
+        """See `Decoder.end`."""
+        if self.ended:
+            return []
+        if self._finish_reason is None:
+            raise UpstreamDisconnectedError("the provider closed the stream before the answer was complete")
+        return [self._finished()]
+
+    def _finished(self) -> Finished:
+        """The end, whatever is known of the reason by now."""
+        self.ended = True
+        return Finished(self._finish_reason or FinishReason.OTHER, self._response_model)
 
 
 class WireFormat(Protocol):
