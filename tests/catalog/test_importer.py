@@ -154,7 +154,7 @@ def test_what_is_left_out_is_counted_with_its_reason() -> None:
         Skipped("mode is embedding, not chat", ("groq/embed-1", "groq/embed-2")),
         Skipped("longest answer is not told, which Anthropic's API wants to know", ("vague-1",)),
         Skipped("mode is audio_transcription, not chat", ("groq/whisper",)),
-        Skipped("no OpenAI-compatible address is known for the provider bedrock", ("cloudy/model",)),
+        Skipped("no address is known for the provider bedrock", ("cloudy/model",)),
     )
 
 
@@ -230,7 +230,7 @@ def test_only_the_providers_that_were_asked_for_are_taken(name: str) -> None:
         ({"input_cost_per_token": True}, "price is not a number"),
         ({"mode": None}, "mode is unknown, not chat"),
         ({"mode": "a\nb"}, "mode is unknown, not chat"),
-        ({"litellm_provider": ["openai"]}, "no OpenAI-compatible address is known for the provider unknown"),
+        ({"litellm_provider": ["openai"]}, "no address is known for the provider unknown"),
     ],
 )
 def test_a_wrong_value_costs_one_model_and_says_why(facts: dict[str, object], reason: str) -> None:

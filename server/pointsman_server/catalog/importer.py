@@ -1,7 +1,6 @@
 """Turns the public `model_prices_and_context_window.json`, which LiteLLM's users have, into our TOML.
 
-Only what an OpenAI-compatible API with a known address can serve is taken over; everything else is counted, with the
-reason. Facts in that file are other people's work and change in type from one release to the next, so a wrong value
+Only what a provider with a known address can serve is taken over; everything else is counted, with the reason. Facts in that file are other people's work and change in type from one release to the next, so a wrong value
 costs one model, never the import.
 """
 
@@ -157,7 +156,7 @@ def _read(name: str, facts: object, *, addresses: Mapping[str, object], wanted: 
     if wanted is not None and not wanted & {provider, str(litellm_provider)}:
         raise _SkipError("provider was not asked for")
     if provider not in addresses:
-        raise _SkipError(f"no OpenAI-compatible address is known for the provider {_word(litellm_provider)}")
+        raise _SkipError(f"no address is known for the provider {_word(litellm_provider)}")
     upstream_model = name.removeprefix(f"{litellm_provider}/")
     if upstream_model.startswith("ft:"):
         raise _SkipError("fine-tuned: its name is only a prefix")

@@ -19,6 +19,7 @@ from pointsman_server.errors import (
 from pointsman_server.labelling.plan import Call
 from pointsman_server.labelling.records import Answered, Failed
 from pointsman_server.providers.base import ChatProvider, UpstreamCall
+from pointsman_server.providers.wire import check_sayable
 
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 """Answers are kept in memory and in the journal; a million tokens are more than any model gives."""
@@ -70,6 +71,7 @@ async def attempt(
     )
     started_s, received = clock_s(), _Received([])
     try:
+        check_sayable(call.conversation, call.entry.endpoint.lacks)
         async with aclosing(provider.complete(upstream)) as batches:
             async for batch in batches:
                 for event in batch:
