@@ -91,6 +91,7 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         dialect = "azure"
         api_version = "2024-10-21"
         max_tokens_field = "max_completion_tokens"
+        caches_prompts = true
         connect_timeout_s = 1
         idle_timeout_s = 2.5
         whole_answer_timeout_s = 3
@@ -129,7 +130,9 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         [routers.second]
     """)
     environment = {"CLIENT_KEYS": " one, two ,", "LOCAL_KEY": "key\n", "TEAM_KEY": "team"}
-    config = load_config(path, environment, adapters={"other": AdapterTraits(has_dialects=True)})
+    config = load_config(
+        path, environment, adapters={"other": AdapterTraits(has_dialects=True, caches_when_asked=True)}
+    )
     assert config.server == ServerSettings(
         listen="[::1]:0",
         request_count_max=7,
@@ -158,6 +161,7 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
             dialect=DIALECTS["azure"],
             api_version="2024-10-21",
             max_tokens_field="max_completion_tokens",
+            caches_prompts=True,
             connect_timeout_s=1.0,
             idle_timeout_s=2.5,
             whole_answer_timeout_s=3.0,
@@ -428,7 +432,7 @@ def test_the_documentation_names_every_key() -> None:
         assert rows[key].strip("`").strip('"') == ("none" if server[key] is None else str(server[key]))
     entry_keys = {field.name for field in dataclasses.fields(Endpoint)} - {"name"}
     provider_keys = {"adapter", "base_url", "api_key_env", "headers", "headers_env", "max_tokens_field", "labels"}
-    provider_keys |= {"dialect", "api_version"}
+    provider_keys |= {"dialect", "api_version", "caches_prompts"}
     provider_keys |= {"connect_timeout_s", "idle_timeout_s", "whole_answer_timeout_s", "connection_count_max"}
     assert (entry_keys | {"upstream_model", "quality_model", "stream"} | provider_keys) <= rows.keys()
     assert {field.name for field in dataclasses.fields(CatalogEntry)} - {"endpoint"} <= rows.keys()

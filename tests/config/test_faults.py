@@ -261,6 +261,11 @@ FAULTS = [
         "must be 1 to 64 letters, digits or any of . _ -",
     ),
     (
+        '[providers.a]\nbase_url = "http://a"\ncaches_prompts = true',
+        "providers.a.caches_prompts",
+        "is for the adapter anthropic; others cache without being asked, or not at all",
+    ),
+    (
         '[providers.a]\nbase_url = "http://a"\nadapter = "anthropic"\n[[endpoints]]\nmodel = "m"\nprovider = "a"',
         "endpoints[1].output_token_count_max",
         "is required, because anthropic wants a limit with every request",

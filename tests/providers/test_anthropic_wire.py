@@ -45,10 +45,11 @@ from pointsman_server.providers.anthropic_wire import (
     BLOCK_COUNT_MAX,
     LACKS,
     AnthropicDecoder,
+    AnthropicWire,
     answer_events,
     request_body,
 )
-from pointsman_server.providers.base import UpstreamCall
+from pointsman_server.providers.base import ProviderSettings, UpstreamCall
 from pointsman_server.providers.wire import CALL_COUNT_MAX, SIGNATURE_CHARACTER_COUNT_MAX
 from providers.foreign_json import ANY_JSON, listed, shaped, words
 
@@ -124,6 +125,15 @@ def test_an_answer_needs_a_limit() -> None:
     assert body_of(replace(HELLO, sampling=SamplingOptions(output_token_count_max=7)))["max_tokens"] == 7
     with pytest.raises(UpstreamUnsupportedError, match="without a limit"):
         request_body(replace(CALL, output_token_count_max=None))
+
+
+def test_a_prompt_is_kept_only_where_that_is_asked_for() -> None:
+    """Keeping it costs more than reading it, so that nobody is charged unasked."""
+    assert "cache_control" not in body_of(HELLO)
+    kept = json.loads(request_body(CALL, caches_prompts=True))
+    assert kept == body_of(HELLO) | {"cache_control": {"type": "ephemeral"}}
+    settings = ProviderSettings(name="p", base_url="http://a", caches_prompts=True)
+    assert AnthropicWire(settings).request(CALL).body == request_body(CALL, caches_prompts=True)
 
 
 @pytest.mark.parametrize(

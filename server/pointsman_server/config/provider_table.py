@@ -63,6 +63,7 @@ class ProviderDeclaration:
     max_tokens_field: MaxTokensField | None
     """None: as the dialect has it."""
     api_version: str | None
+    caches_prompts: bool
     connect_timeout_s: float
     idle_timeout_s: float
     whole_answer_timeout_s: float
@@ -112,6 +113,7 @@ def read_provider(
         headers_env=table.text_table("headers_env", VARIABLE_RULE),
         max_tokens_field=_max_tokens_field(table),
         api_version=api_version,
+        caches_prompts=_caches_prompts(table, adapter, adapters),
         connect_timeout_s=read_timeout_s(table, "connect_timeout_s", CONNECT_TIMEOUT_S),
         idle_timeout_s=read_timeout_s(table, "idle_timeout_s", IDLE_TIMEOUT_S),
         whole_answer_timeout_s=read_timeout_s(table, "whole_answer_timeout_s", WHOLE_ANSWER_TIMEOUT_S),
@@ -160,6 +162,7 @@ def complete_provider(declaration: ProviderDeclaration, environment: Mapping[str
         dialect=declaration.dialect,
         max_tokens_field=declaration.max_tokens_field,
         api_version=declaration.api_version,
+        caches_prompts=declaration.caches_prompts,
         connect_timeout_s=declaration.connect_timeout_s,
         idle_timeout_s=declaration.idle_timeout_s,
         whole_answer_timeout_s=declaration.whole_answer_timeout_s,
@@ -199,6 +202,13 @@ def _dialect(table: Table, adapter: str, adapters: Mapping[str, AdapterTraits]) 
     elif not dialect.model_in_path:
         table.fault("api_version", "is sent only where the dialect is azure")
     return GENERIC, None
+
+
+def _caches_prompts(table: Table, adapter: str, adapters: Mapping[str, AdapterTraits]) -> bool:
+    asked = table.flag("caches_prompts", default=False)
+    if asked and not (adapter in adapters and adapters[adapter].caches_when_asked):
+        table.fault("caches_prompts", "is for the adapter anthropic; others cache without being asked, or not at all")
+    return asked
 
 
 def _max_tokens_field(table: Table) -> MaxTokensField | None:

@@ -139,11 +139,12 @@ class AnthropicWire:
 
     def __init__(self, settings: ProviderSettings) -> None:
         key = () if settings.api_key is None else (("x-api-key", settings.api_key.reveal()),)
+        self._caches_prompts = settings.caches_prompts
         self.headers: tuple[tuple[str, str], ...] = (("anthropic-version", API_VERSION), *key)
 
     def request(self, call: UpstreamCall) -> WireRequest:
         """See `WireFormat.request`."""
-        return WireRequest(PATH, request_body(call))
+        return WireRequest(PATH, request_body(call, caches_prompts=self._caches_prompts))
 
     def decoder(self, call: UpstreamCall) -> AnthropicDecoder:
         """See `WireFormat.decoder`."""
@@ -160,7 +161,7 @@ class AnthropicWire:
         return ErrorAnswer(machine_code(error_object_of(body), "type"))
 
 
-def request_body(call: UpstreamCall) -> bytes:
+def request_body(call: UpstreamCall, *, caches_prompts: bool = False) -> bytes:
     """The request as JSON in UTF-8, see `WireFormat.request`."""
     conversation = call.conversation
     check_sayable(conversation, LACKS)
@@ -174,6 +175,9 @@ def request_body(call: UpstreamCall) -> bytes:
         "messages": [turn for role, group in script.turns for turn in _turns(role, group)],
         "stream": call.stream,
     }
+    if caches_prompts:
+        # Marks the end of the conversation, so that its next turn finds all of it.
+        payload["cache_control"] = {"type": "ephemeral"}
     if script.system:
         payload["system"] = [_part(part) for part in script.system]
     payload |= _tools(conversation)

@@ -81,6 +81,8 @@ class ProviderSettings:
     """How the provider names the limit on the answer; None: as its dialect does."""
     api_version: str | None = None
     """The version in the query, where the dialect has the model in the path."""
+    caches_prompts: bool = False
+    """The provider is asked to keep what it has read of each prompt, where it does so only when asked and for a price."""
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     """Longest wait for a connection, also for a free one when `connection_count_max` are in use."""
     idle_timeout_s: float = IDLE_TIMEOUT_S

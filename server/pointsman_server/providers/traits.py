@@ -16,6 +16,8 @@ class AdapterTraits:
 
     has_dialects: bool = False
     """Its providers differ: see `dialects`."""
+    caches_when_asked: bool = False
+    """Its prompt cache is written to only by requests that ask for it."""
     wants_output_limit: bool = False
     """Every request carries a limit on the answer, so the catalog must know what the model can give."""
     lacks: frozenset[RequestFeature] = frozenset()
@@ -24,7 +26,7 @@ class AdapterTraits:
 
 ADAPTER_TRAITS: Mapping[str, AdapterTraits] = MappingProxyType(
     {
-        "anthropic": AdapterTraits(wants_output_limit=True, lacks=anthropic_wire.LACKS),
+        "anthropic": AdapterTraits(caches_when_asked=True, wants_output_limit=True, lacks=anthropic_wire.LACKS),
         "gemini": AdapterTraits(lacks=gemini_wire.LACKS),
         "openai_compatible": AdapterTraits(has_dialects=True),
     }
