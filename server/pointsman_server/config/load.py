@@ -19,7 +19,6 @@ from pointsman_server.catalog.entry_table import (
 from pointsman_server.catalog.toml_table import Faults, Hint, Table, parse_toml, read_text, shortened
 from pointsman_server.catalog.well_known import well_known_text
 from pointsman_server.config.provider_table import (
-    DEFAULT_ADAPTER,
     OPENAI_BASE_URL,
     Provider,
     ProviderDeclaration,
@@ -39,13 +38,12 @@ from pointsman_server.config.text_rules import (
 from pointsman_server.decision_log.settings import DecisionLogSettings
 from pointsman_server.errors import ConfigError
 from pointsman_server.providers.base import Secret
+from pointsman_server.providers.traits import ADAPTER_TRAITS, AdapterTraits
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
 """Room for the largest catalog twice over: an endpoint takes about 400 bytes."""
 IMPORT_FILE_COUNT_MAX = 16
 """One per source of prices, and then some."""
-DEFAULT_ADAPTERS = frozenset({DEFAULT_ADAPTER})
-"""The wire formats that every build speaks."""
 
 LOG_FILE_BYTES_MIN = 64 * 1024
 """Of the decision log: a few decisions, with what they share."""
@@ -70,7 +68,7 @@ class _Context:
 
     directory: Path
     environment: Mapping[str, str]
-    adapters: frozenset[str]
+    adapters: Mapping[str, AdapterTraits]
     faults: Faults
 
 
@@ -83,7 +81,7 @@ class _Layer:
 
 
 def load_config(
-    path: Path | None, environment: Mapping[str, str], *, adapters: frozenset[str] = DEFAULT_ADAPTERS
+    path: Path | None, environment: Mapping[str, str], *, adapters: Mapping[str, AdapterTraits] = ADAPTER_TRAITS
 ) -> Config:
     """The configuration of a file; without one, every well-known endpoint whose provider's key is in the environment.
 
@@ -104,7 +102,7 @@ def parse_config(
     source: str,
     directory: Path,
     environment: Mapping[str, str],
-    adapters: frozenset[str] = DEFAULT_ADAPTERS,
+    adapters: Mapping[str, AdapterTraits] = ADAPTER_TRAITS,
 ) -> Config:
     """The configuration of a text.
 
@@ -113,7 +111,7 @@ def parse_config(
         source: What to call it in errors.
         directory: What relative paths in it are relative to.
         environment: Where the variables that it names are looked up.
-        adapters: The wire formats that a provider may speak.
+        adapters: The wire formats that a provider may speak, by name.
 
     Raises:
         ConfigError: It has faults; every fault is listed.
@@ -127,7 +125,7 @@ def parse_config(
     quality_artifact = _read_quality(root.table("quality"), directory)
     layers = _read_layers(root, context)
     declarations = _read_providers(layers, context)
-    entries = _read_entries(layers, declarations, faults)
+    entries = _read_entries(layers, declarations, context)
     routers = read_routers(root, [entry.endpoint for entry in entries], directory)
     for layer in layers:
         layer.table.finish()
@@ -342,8 +340,9 @@ def _read_providers(layers: Iterable[_Layer], context: _Context) -> dict[str, Pr
 
 
 def _read_entries(
-    layers: Iterable[_Layer], declarations: Mapping[str, ProviderDeclaration], faults: Faults
+    layers: Iterable[_Layer], declarations: Mapping[str, ProviderDeclaration], context: _Context
 ) -> tuple[CatalogEntry, ...]:
+    faults = context.faults
     labels = {name: declaration.labels for name, declaration in declarations.items()}
     entries: dict[str, CatalogEntry] = {}
     for layer in layers:
@@ -353,6 +352,8 @@ def _read_entries(
             entry = read_entry(table, labels)
             if entry is None:
                 continue
+            if (declared := declarations.get(entry.endpoint.provider)) is not None:
+                entry = _spoken_to(entry, declared, table, context.adapters)
             name = entry.endpoint.name
             if name in paths:
                 faults.add(table.path, f"{name} is {paths[name]} already; remove one of them")
@@ -362,6 +363,19 @@ def _read_entries(
         faults.add("endpoints", f"must be at most {ENDPOINT_COUNT_MAX} in all files together, not {len(entries)}")
     scores = _read_scores(layers, frozenset(entry.quality_model for entry in entries.values()))
     return tuple(replace(entry, benchmark_scores=scores.get(entry.quality_model, ())) for entry in entries.values())
+
+
+def _spoken_to(
+    entry: CatalogEntry, declared: ProviderDeclaration, table: Table, adapters: Mapping[str, AdapterTraits]
+) -> CatalogEntry:
+    """The entry with what its provider's wire format can't say among what it lacks."""
+    traits = adapters.get(declared.adapter, AdapterTraits())
+    if traits.wants_output_limit and entry.endpoint.output_token_count_max is None:
+        table.fault(
+            "output_token_count_max", f"is required, because {declared.adapter} wants a limit with every request"
+        )
+    lacks = entry.endpoint.lacks | traits.lacks | declared.dialect.lacks
+    return replace(entry, endpoint=replace(entry.endpoint, lacks=lacks))
 
 
 def _read_scores(layers: Iterable[_Layer], quality_models: frozenset[str]) -> dict[str, tuple[tuple[str, float], ...]]:
