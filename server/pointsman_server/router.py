@@ -202,17 +202,7 @@ class Router:
             shadows = shadow_decisions(given, world, asked=request.asked, overlay=request.overlay, text=text)
             routing.decided(decision, shadows)
         self._metrics.decided(decision, shadows, duration_s=self._clock_s() - started_s)
-        if self._log is not None:
-            self._log.decided(
-                given,
-                decision,
-                asked=request.asked,
-                overlay=request.overlay,
-                served=served,
-                caller_seeded=request.seed is not None,
-                world=world,
-                text=text,
-            )
+        self._log_decision(given, decision, request, served=served, world=world, text=text)
         if decision.chosen is None:
             raise unroutable(decision)
         self._remember(decision, decision.chosen, facts, served=served)
@@ -274,6 +264,29 @@ class Router:
                 decision_id=decided.decision.decision_id,
                 retry_after_s=self._soonest_retry_s(decided.decision.eligible),
                 is_budget_spent=account.is_budget_spent,
+            )
+
+    def _log_decision(
+        self,
+        given: DecisionInput,
+        decision: Decision,
+        request: RoutingRequest,
+        *,
+        served: bool,
+        world: World,
+        text: str,
+    ) -> None:
+        """Hands the decision to the log, if there is one."""
+        if self._log is not None:
+            self._log.decided(
+                given,
+                decision,
+                asked=request.asked,
+                overlay=request.overlay,
+                served=served,
+                caller_seeded=request.seed is not None,
+                world=world,
+                text=text,
             )
 
     def _remember(self, decision: Decision, chosen: Candidate, facts: RequestFacts, *, served: bool) -> None:
