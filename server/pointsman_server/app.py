@@ -287,6 +287,7 @@ class Application:
             self._artifacts = artifacts
             self.router.world = self._world(config)
             self.router.tracker.retain(frozenset(config.catalog.by_name))
+            self.router.prompt_caches.retain(frozenset(config.catalog.by_name))
         if (config.server, config.telemetry, config.decision_log) != self._started_with:
             logger.warning("[server], [telemetry] or [decision_log] have changed; they take effect at the next start")
 

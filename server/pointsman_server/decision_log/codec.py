@@ -166,6 +166,8 @@ def decision_line_fields(record: LoggedDecision, shared: Mapping[str, str | None
     }
     if prompt.text is not None:
         fields["prompt"]["text"] = prompt.text
+    if given.cached_input_token_counts:
+        fields["cached_input_token_counts"] = dict(given.cached_input_token_counts)
     if record.caller_seeded:
         fields["caller_seeded"] = True
     assigned = given.assignment
@@ -250,6 +252,7 @@ def _attempt_fields(attempt: LoggedAttempt) -> Fields:
             "failure": attempt.failure,
             "input_token_count": attempt.input_token_count,
             "output_token_count": attempt.output_token_count,
+            "cached_input_token_count": attempt.cached_input_token_count,
             "cost_usd": attempt.cost_usd,
         }
     )
@@ -339,6 +342,7 @@ class LineReader:
             quality_artifact=fields["quality_artifact"],
             assignment=Assignment(*assignment),
             risk_table=None if fields["risk_table"] is None else self._risk_tables[fields["risk_table"]],
+            cached_input_token_counts=fields.get("cached_input_token_counts", {}),
         )
         prompt = fields["prompt"]
         return LoggedDecision(
@@ -417,6 +421,7 @@ def _attempt_of(fields: Fields) -> LoggedAttempt:
         failure=_failure_of(fields),
         input_token_count=fields.get("input_token_count"),
         output_token_count=fields.get("output_token_count"),
+        cached_input_token_count=fields.get("cached_input_token_count"),
         cost_usd=fields.get("cost_usd"),
     )
 

@@ -283,6 +283,7 @@ def candidate_fields(
         ("runtime_age_s", candidate.runtime_age_s, runtime.age_s),
         ("alternative", candidate.alternative, 0),
         ("probability", candidate.probability, 0.0),
+        ("cached_input_token_count", candidate.cached_input_token_count, 0.0),
     ):
         if value != usual:
             fields[name] = value
@@ -321,6 +322,7 @@ def candidate_of(
         probability=fields.get("probability", 0.0),
         rejections=tuple(rejection_of(rejection) for rejection in fields.get("rejections", ())),
         shortfall_risk=fields.get("shortfall_risk"),
+        cached_input_token_count=fields.get("cached_input_token_count", 0.0),
     )
 
 
