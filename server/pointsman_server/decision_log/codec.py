@@ -87,6 +87,11 @@ def to_json(fields: Fields) -> bytes:
     return _ENCODER.encode(fields).encode("ascii")
 
 
+def decision_prefix(decision_id: str) -> bytes:
+    """How the line of that decision begins."""
+    return b'%s"id":%s,' % (DECISION_PREFIX, json.dumps(decision_id).encode("ascii"))
+
+
 def header_line(surface_names: Iterable[str]) -> bytes:
     """The first line of a file; `surface_names` say what the features of prompts are, for whoever reads it elsewhere."""
     return to_json({"kind": "log", "version": VERSION, "surface": list(surface_names)})
