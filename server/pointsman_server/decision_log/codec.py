@@ -171,10 +171,10 @@ def decision_line_fields(record: LoggedDecision, shared: Mapping[str, str | None
     }
     if prompt.text is not None:
         fields["prompt"]["text"] = prompt.text
-    if given.cached_input_token_counts:
-        fields["cached_input_token_counts"] = dict(given.cached_input_token_counts)
     if record.caller_seeded:
         fields["caller_seeded"] = True
+    if given.cached_input_token_counts:
+        fields["cached_input_token_counts"] = dict(given.cached_input_token_counts)
     assigned = given.assignment
     if assigned.split_name or assigned.router_name != given.router_name:
         fields["assignment"] = [assigned.asked_name, assigned.router_name, assigned.probability, assigned.keyed]
