@@ -125,6 +125,6 @@ bench-drift-live: $(STAMP) .venv-litellm ## Routes in real time through a brown-
 
 .PHONY: clean
 clean: ## Removes what was made here, .venv included.
-	rm -rf .tools client/go/bin client/java/target client/rust/target client/rust/generator/target
+	rm -rf .tools client/java/target client/rust/target client/rust/generator/target
 	rm -rf client/typescript/dist client/typescript/node_modules
 	rm -rf $(VENV) .venv-litellm .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -18,9 +18,12 @@ from pointsman_server.providers.scripted import RecordedRequest, ScriptedUpstrea
 from conformance.runner import Seen
 from conformance.scenario import JsonObject, JsonValue, Scenario
 from conformance.stage import Stage
+from conformance.standin import Standin
 
 CLOSE_PATIENCE_S = 30.0
 """How long it may take on a busy machine until a close arrives; a connection that is left open never closes."""
+WIRE_ROUNDING = 1.01
+"""gRPC sends a deadline with few digits, rounded up: 600 s may arrive as 601."""
 TEXT_LENGTH_MAX = 80
 """Of a value that a difference shows."""
 EXPECT_KEYS = frozenset(
@@ -39,12 +42,28 @@ EXPECT_KEYS = frozenset(
 UPSTREAM_KEYS = frozenset({"connection_count", "closed", "prompt", "tools", "header_starts"})
 
 
-async def differences(scenario: Scenario, seen: Seen, stage: Stage) -> list[str]:
+async def differences(
+    scenario: Scenario, seen: Seen, stage: Stage, *, close_patience_s: float = CLOSE_PATIENCE_S
+) -> list[str]:
     """What is not as expected, one line each. Empty: all is well."""
     found = list(_caller_differences(scenario.expect, seen))
-    for name, expected in scenario.upstreams_see.items():
-        found += await _upstream_differences(name, cast("JsonObject", expected), stage.upstreams[name])
+    for name, value in scenario.upstreams_see.items():
+        expected, upstream = cast("JsonObject", value), stage.upstreams[name]
+        found += _upstream_differences(name, expected, upstream)
+        if expected.get("closed") and not await _closed(upstream, close_patience_s):
+            found.append(f"{name}: the call upstream was left open")
+    if stage.standin is not None:
+        found += _standin_differences(scenario.standin_sees, stage.standin)
     return found
+
+
+def _standin_differences(expected: JsonObject, standin: Standin) -> Iterable[str]:
+    yield from mismatches(expected["call_count"], len(standin.calls), "calls that the stand-in got")
+    deadline_s = cast("float", expected["deadline_s"])
+    for number, call in enumerate(standin.calls, start=1):
+        # Some of it may be used up when a call arrives, and of that of a call that is sent again some more.
+        if call.remaining_s is None or not deadline_s / 2 < call.remaining_s <= deadline_s * WIRE_ROUNDING:
+            yield f"call {number} of {call.method} has {call.remaining_s} s left, expected a deadline of {deadline_s:g} s"
 
 
 def _caller_differences(expect: JsonObject, seen: Seen) -> Iterable[str]:
@@ -67,21 +86,24 @@ def _caller_differences(expect: JsonObject, seen: Seen) -> Iterable[str]:
         yield from mismatches(pattern, got[key], key)
 
 
-async def _upstream_differences(name: str, expected: JsonObject, upstream: ScriptedUpstream) -> list[str]:
+async def _closed(upstream: ScriptedUpstream, patience_s: float) -> bool:
+    """Whether the caller has closed every connection, or does so soon."""
+    try:
+        async with asyncio.timeout(patience_s):
+            for connection in upstream.connections:
+                await connection.client_closed.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _upstream_differences(name: str, expected: JsonObject, upstream: ScriptedUpstream) -> Iterable[str]:
     if unknown := expected.keys() - UPSTREAM_KEYS:
         raise ValueError(f"there is no {', '.join(sorted(unknown))} that a provider could see")
     connections = upstream.connections
-    found = list(mismatches(expected.get("connection_count"), len(connections), f"{name}: connections"))
-    if expected.get("closed"):
-        try:
-            async with asyncio.timeout(CLOSE_PATIENCE_S):
-                for connection in connections:
-                    await connection.client_closed.wait()
-        except TimeoutError:
-            found.append(f"{name}: the call upstream was left open")
+    yield from mismatches(expected.get("connection_count"), len(connections), f"{name}: connections")
     for request in (request for connection in connections for request in connection.requests):
-        found += _request_differences(name, expected, request)
-    return found
+        yield from _request_differences(name, expected, request)
 
 
 def _request_differences(name: str, expected: JsonObject, request: RecordedRequest) -> Iterable[str]:

@@ -90,6 +90,7 @@ def route_options(request: RouteRequest | CompleteRequest, options: CallOptions)
         seed=routing.seed if routing.HasField("seed") else None,
         assignment_key=routing.assignment_key,
         include_shadows=routing.include_shadows,
+        conversation_id=routing.conversation_id,
         **options,
     )
 

@@ -21,7 +21,9 @@ JsonObject: TypeAlias = "dict[str, JsonValue]"
 
 REPEAT = "$repeat"
 """{"$repeat": ["ab", 3]} stands for "ababab", so that four megabytes fit into a line."""
-SCENARIO_KEYS = frozenset({"name", "title", "server", "upstreams", "weather", "call", "expect", "upstreams_see"})
+SCENARIO_KEYS = frozenset(
+    {"name", "title", "server", "upstreams", "weather", "standin", "call", "expect", "upstreams_see", "standin_sees"}
+)
 CALL_KEYS = frozenset({"method", "requests", "metadata", "api_key", "timeout_s", "cancel_after"})
 
 
@@ -57,11 +59,15 @@ class Scenario:
     """What each provider does with each connection, by name; see stage.py."""
     weather: JsonObject | None
     """Simulated providers in place of scripted ones, with their seed; see stage.py."""
+    standin: JsonObject | None
+    """A server in place of the real one, see standin.py. None, as almost always: the real one."""
     call: Call
     expect: JsonObject
     """What the caller must see; see judge.py."""
     upstreams_see: JsonObject
     """What each provider must see, by name; see judge.py."""
+    standin_sees: JsonObject
+    """What the stand-in must see; see judge.py."""
 
 
 def load_scenarios(path: Path = SCENARIOS_FILE) -> tuple[Scenario, ...]:
@@ -107,9 +113,11 @@ def _scenario(value: JsonObject) -> Scenario:
         server=cast("JsonObject", value.get("server", {})),
         upstreams=cast("JsonObject", value.get("upstreams", {})),
         weather=cast("JsonObject | None", value.get("weather")),
+        standin=cast("JsonObject | None", value.get("standin")),
         call=call,
         expect=cast("JsonObject", value["expect"]),
         upstreams_see=cast("JsonObject", value.get("upstreams_see", {})),
+        standin_sees=cast("JsonObject", value.get("standin_sees", {})),
     )
 
 

@@ -29,6 +29,7 @@ from pointsman_server.providers.simulated import SimulatedProviders
 from pointsman_server.providers.weather import Duration, EndpointWeather, Outage, OutageKind, ProviderWeather
 
 from conformance.scenario import JsonObject, JsonValue, Scenario
+from conformance.standin import Standin
 
 TLS_FOLDER = Path(__file__).with_name("tls")
 AUTHORITY_FILE = TLS_FOLDER / "authority.pem"
@@ -54,12 +55,17 @@ class Stage:
     authority_file: Path | None
     """What to trust. None: the server speaks plain HTTP/2."""
     upstreams: Mapping[str, ScriptedUpstream]
+    standin: Standin | None
 
 
 @asynccontextmanager
 async def staged(scenario: Scenario) -> AsyncIterator[Stage]:
     """Sets the scene until the block ends."""
     async with AsyncExitStack() as stack:
+        if scenario.standin is not None:
+            standin = await stack.enter_async_context(standin_of(scenario.standin))
+            yield Stage(f"127.0.0.1:{standin.port}", None, {}, standin)
+            return
         upstreams = {
             name: await stack.enter_async_context(ScriptedUpstream(script_of(steps)))
             for name, steps in scenario.upstreams.items()
@@ -70,9 +76,17 @@ async def staged(scenario: Scenario) -> AsyncIterator[Stage]:
             urls |= {str(name): simulated.base_url(str(name)) for name in _providers(scenario.weather)}
         application = await stack.enter_async_context(Application(_config(scenario.server, urls)))
         if scenario.server.get("tls"):
-            yield Stage(f"localhost:{application.port}", AUTHORITY_FILE, upstreams)
+            yield Stage(f"localhost:{application.port}", AUTHORITY_FILE, upstreams, None)
         else:
-            yield Stage(f"127.0.0.1:{application.port}", None, upstreams)
+            yield Stage(f"127.0.0.1:{application.port}", None, upstreams, None)
+
+
+def standin_of(value: JsonObject) -> Standin:
+    """The stand-in that a scenario wants."""
+    return Standin(
+        unavailable_count=cast("int", value.get("unavailable_count", 0)),
+        router_text=str(value.get("router_text", "")),
+    )
 
 
 def script_of(steps: JsonValue) -> tuple[Step, ...]:

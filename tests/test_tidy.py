@@ -22,7 +22,7 @@ pytestmark = pytest.mark.tidy
 REPOSITORY = Path(__file__).resolve().parent.parent
 STUBS = REPOSITORY / "client/python/pointsman/v1"
 ARTIFACT = REPOSITORY / "server/pointsman_server/quality/builtin"
-NOT_OURS = {".git", ".venv", "__pycache__", "build", "dist", "node_modules", "target"}
+NOT_OURS = {".git", ".tools", ".venv", "__pycache__", "build", "dist", "node_modules", "target"}
 """Folders that hold no source, wherever they stand; so do those whose name ends in _cache."""
 
 FILE_BYTES_MAX = 1_000_000

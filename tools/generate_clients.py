@@ -211,7 +211,8 @@ def _install_go(package: str) -> None:
 
 
 def _npm_install(folder: Path) -> None:
-    if not (folder / "node_modules/.package-lock.json").exists():
+    installed, locked = folder / "node_modules/.package-lock.json", folder / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < locked.stat().st_mtime:
         _run("npm", "ci", "--no-audit", "--no-fund", folder=folder)
 
 

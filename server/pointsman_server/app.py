@@ -264,6 +264,7 @@ class Application:
             self._artifacts = artifacts
             self.router.world = self._world(config)
             self.router.tracker.retain(frozenset(config.catalog.by_name))
+            self.router.prompt_caches.retain(frozenset(config.catalog.by_name))
         if (config.server, config.telemetry) != self._started_with:
             logger.warning("[server] and [telemetry] have changed; they take effect at the next start")
 

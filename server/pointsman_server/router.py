@@ -42,6 +42,7 @@ from pointsman_server.execution.lineup import may_wait, stretched_s
 from pointsman_server.execution.sliding import SlidingSum
 from pointsman_server.memory import DecisionMemory, RememberedDecision
 from pointsman_server.race import Account, RaceEvent
+from pointsman_server.runtime.prompt_cache import Beginnings, PromptCaches, beginnings_of
 from pointsman_server.runtime.tracker import Observation, RuntimeTracker
 from pointsman_server.shadow import shadow_decisions
 from pointsman_server.telemetry.metrics import Metrics
@@ -65,6 +66,8 @@ class RoutingRequest:
     """The caller's typed constraints and preferences."""
     seed: int | None = None
     """Of the draw among near-ties; None lets the server draw one."""
+    conversation_id: str = field(default="", repr=False)
+    """What the turns of one conversation share, where the caller names it."""
     assignment_key: str = field(default="", repr=False)
     """What keeps the caller's requests with one arm of a split router; empty lets the seed draw."""
 
@@ -81,6 +84,8 @@ class Decided:
     router_text: str
     """What was decided by, in full: the router's constraints and preferences with the caller's in them."""
     world: World
+    beginnings: Beginnings
+    """Of the conversation, for the prompt caches."""
     shadows: tuple[Decision, ...]
     """What each shadow of the router would have chosen."""
 
@@ -143,6 +148,7 @@ class Router:
         self.tracker = tracker
         self.traffic = SlidingSum(bucket_s=TRAFFIC_BUCKET_S, bucket_count=TRAFFIC_BUCKET_COUNT)
         """Tokens of the calls that were made for callers, those of the last hour."""
+        self.prompt_caches = PromptCaches()
         self._organs = Organs(
             tracker=tracker,
             metrics=metrics,
@@ -173,6 +179,7 @@ class Router:
             router = world.routers[assigned.router_name]
             asked = world.resolve(request.asked, request.overlay, assigned)
             facts, text = request_facts(request.conversation), prompt_text(request.conversation)
+            beginnings = beginnings_of(request.conversation, facts, conversation_id=request.conversation_id)
             with routing.phase("predict_quality"):
                 qualities = world.predict(router.router.name, text)
             with routing.phase("snapshot"):
@@ -191,6 +198,9 @@ class Router:
                 quality_artifact=router.quality_artifact,
                 assignment=assigned,
                 risk_table=router.quality.risk_table,
+                cached_input_token_counts=self.prompt_caches.expected(
+                    beginnings, world.catalog.endpoints, now_s=self._clock_s()
+                ),
             )
             with routing.phase("decide"):
                 decision = decide(given)
@@ -199,7 +209,7 @@ class Router:
         self._metrics.decided(decision, shadows, duration_s=self._clock_s() - started_s)
         if decision.chosen is None:
             raise unroutable(decision)
-        self._remember(decision, decision.chosen, facts, served=served)
+        self._remember(decision, decision.chosen, facts, beginnings, served=served)
         as_it_is = asked.alternatives == router.router.alternatives
         router_text = router.text if as_it_is else str(effective_router_string(asked.alternatives))
         return Decided(
@@ -209,6 +219,7 @@ class Router:
             served=router,
             router_text=router_text,
             world=world,
+            beginnings=beginnings,
             shadows=shadows,
         )
 
@@ -243,6 +254,7 @@ class Router:
                 async for event in events:
                     yield event
             if race.winner is not None:
+                self._note_read(race.winner, decided.beginnings)
                 yield self._completed(race.winner, account, arrived_s)
                 return
             if race.leader is not None and race.leader.delta_count and not execution.restart_after_break:
@@ -258,13 +270,20 @@ class Router:
             is_budget_spent=account.is_budget_spent,
         )
 
-    def _remember(self, decision: Decision, chosen: Candidate, facts: RequestFacts, *, served: bool) -> None:
+    def _note_read(self, winner: Attempt, beginnings: Beginnings) -> None:
+        cached = winner.usage().usage.cached_input_token_count
+        self.prompt_caches.read(winner.endpoint_name, beginnings, cached_token_count=cached, now_s=self._clock_s())
+
+    def _remember(
+        self, decision: Decision, chosen: Candidate, facts: RequestFacts, beginnings: Beginnings, *, served: bool
+    ) -> None:
         remembered = RememberedDecision(
             chosen.endpoint.name,
             router_name=decision.router_name,
             split_name=decision.assignment.split_name,
             input_token_count=facts.input_token_count,
             served=served,
+            beginnings=beginnings.to_remember,
         )
         self._memory.remember(decision.decision_id, remembered)
 
@@ -290,6 +309,10 @@ class Router:
         )
         # What was served here has been seen here; counting it twice would make the estimates too sure of themselves.
         if outcome.tells_runtime and not remembered.served:
+            if outcome.failure is None:
+                self.prompt_caches.read(
+                    endpoint_name, remembered.beginnings, cached_token_count=None, now_s=self._clock_s()
+                )
             self.tracker.observe(
                 Observation(
                     endpoint_name=endpoint_name,

@@ -231,6 +231,60 @@ func (Metric) EnumDescriptor() ([]byte, []int) {
 	return file_pointsman_v1_routing_proto_rawDescGZIP(), []int{2}
 }
 
+// Whether a decision stays with an endpoint that has read the conversation, or its beginning, before and is expected to
+// have it in its prompt cache. Staying is no rule: what it saves in cost and time is weighed like everything else.
+type Affinity int32
+
+const (
+	// No endpoint has read any of it of late.
+	Affinity_AFFINITY_UNSPECIFIED Affinity = 0
+	// The chosen endpoint has.
+	Affinity_AFFINITY_KEPT Affinity = 1
+	// Others have, and the chosen one is better all the same, or they are not eligible.
+	Affinity_AFFINITY_LEFT Affinity = 2
+)
+
+// Enum value maps for Affinity.
+var (
+	Affinity_name = map[int32]string{
+		0: "AFFINITY_UNSPECIFIED",
+		1: "AFFINITY_KEPT",
+		2: "AFFINITY_LEFT",
+	}
+	Affinity_value = map[string]int32{
+		"AFFINITY_UNSPECIFIED": 0,
+		"AFFINITY_KEPT":        1,
+		"AFFINITY_LEFT":        2,
+	}
+)
+
+func (x Affinity) Enum() *Affinity {
+	p := new(Affinity)
+	*p = x
+	return p
+}
+
+func (x Affinity) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Affinity) Descriptor() protoreflect.EnumDescriptor {
+	return file_pointsman_v1_routing_proto_enumTypes[3].Descriptor()
+}
+
+func (Affinity) Type() protoreflect.EnumType {
+	return &file_pointsman_v1_routing_proto_enumTypes[3]
+}
+
+func (x Affinity) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Affinity.Descriptor instead.
+func (Affinity) EnumDescriptor() ([]byte, []int) {
+	return file_pointsman_v1_routing_proto_rawDescGZIP(), []int{3}
+}
+
 // Why the chosen endpoint was chosen.
 type DecisionReason int32
 
@@ -285,11 +339,11 @@ func (x DecisionReason) String() string {
 }
 
 func (DecisionReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_pointsman_v1_routing_proto_enumTypes[3].Descriptor()
+	return file_pointsman_v1_routing_proto_enumTypes[4].Descriptor()
 }
 
 func (DecisionReason) Type() protoreflect.EnumType {
-	return &file_pointsman_v1_routing_proto_enumTypes[3]
+	return &file_pointsman_v1_routing_proto_enumTypes[4]
 }
 
 func (x DecisionReason) Number() protoreflect.EnumNumber {
@@ -298,7 +352,7 @@ func (x DecisionReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DecisionReason.Descriptor instead.
 func (DecisionReason) EnumDescriptor() ([]byte, []int) {
-	return file_pointsman_v1_routing_proto_rawDescGZIP(), []int{3}
+	return file_pointsman_v1_routing_proto_rawDescGZIP(), []int{4}
 }
 
 // The kinds of reason for which an endpoint is not eligible.
@@ -378,11 +432,11 @@ func (x RejectionReason) String() string {
 }
 
 func (RejectionReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_pointsman_v1_routing_proto_enumTypes[4].Descriptor()
+	return file_pointsman_v1_routing_proto_enumTypes[5].Descriptor()
 }
 
 func (RejectionReason) Type() protoreflect.EnumType {
-	return &file_pointsman_v1_routing_proto_enumTypes[4]
+	return &file_pointsman_v1_routing_proto_enumTypes[5]
 }
 
 func (x RejectionReason) Number() protoreflect.EnumNumber {
@@ -391,7 +445,7 @@ func (x RejectionReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RejectionReason.Descriptor instead.
 func (RejectionReason) EnumDescriptor() ([]byte, []int) {
-	return file_pointsman_v1_routing_proto_rawDescGZIP(), []int{4}
+	return file_pointsman_v1_routing_proto_rawDescGZIP(), []int{5}
 }
 
 // The kinds of failure of an attempt.
@@ -455,11 +509,11 @@ func (x AttemptFailureKind) String() string {
 }
 
 func (AttemptFailureKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_pointsman_v1_routing_proto_enumTypes[5].Descriptor()
+	return file_pointsman_v1_routing_proto_enumTypes[6].Descriptor()
 }
 
 func (AttemptFailureKind) Type() protoreflect.EnumType {
-	return &file_pointsman_v1_routing_proto_enumTypes[5]
+	return &file_pointsman_v1_routing_proto_enumTypes[6]
 }
 
 func (x AttemptFailureKind) Number() protoreflect.EnumNumber {
@@ -468,7 +522,7 @@ func (x AttemptFailureKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AttemptFailureKind.Descriptor instead.
 func (AttemptFailureKind) EnumDescriptor() ([]byte, []int) {
-	return file_pointsman_v1_routing_proto_rawDescGZIP(), []int{5}
+	return file_pointsman_v1_routing_proto_rawDescGZIP(), []int{6}
 }
 
 // Whether an endpoint may be called.
@@ -512,11 +566,11 @@ func (x BreakerState) String() string {
 }
 
 func (BreakerState) Descriptor() protoreflect.EnumDescriptor {
-	return file_pointsman_v1_routing_proto_enumTypes[6].Descriptor()
+	return file_pointsman_v1_routing_proto_enumTypes[7].Descriptor()
 }
 
 func (BreakerState) Type() protoreflect.EnumType {
-	return &file_pointsman_v1_routing_proto_enumTypes[6]
+	return &file_pointsman_v1_routing_proto_enumTypes[7]
 }
 
 func (x BreakerState) Number() protoreflect.EnumNumber {
@@ -525,7 +579,7 @@ func (x BreakerState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BreakerState.Descriptor instead.
 func (BreakerState) EnumDescriptor() ([]byte, []int) {
-	return file_pointsman_v1_routing_proto_rawDescGZIP(), []int{6}
+	return file_pointsman_v1_routing_proto_rawDescGZIP(), []int{7}
 }
 
 // By what a request is routed: a router by name or as text, and the caller's own constraints and preferences.
@@ -547,6 +601,11 @@ type Routing struct {
 	// Whether the decision shows what each shadow of the router would have chosen. False: that is recorded by the server,
 	// but not returned.
 	IncludeShadows bool `protobuf:"varint,6,opt,name=include_shadows,json=includeShadows,proto3" json:"include_shadows,omitempty"`
+	// What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+	// again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+	// it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+	// Empty: the text alone tells.
+	ConversationId string `protobuf:"bytes,7,opt,name=conversation_id,json=conversationId,proto3" json:"conversation_id,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -621,6 +680,13 @@ func (x *Routing) GetIncludeShadows() bool {
 		return x.IncludeShadows
 	}
 	return false
+}
+
+func (x *Routing) GetConversationId() string {
+	if x != nil {
+		return x.ConversationId
+	}
+	return ""
 }
 
 // What must hold. Every constraint is hard: an endpoint that violates one, or of which the value is not known, is
@@ -1438,7 +1504,9 @@ type Decision struct {
 	Assignment *Assignment `protobuf:"bytes,16,opt,name=assignment,proto3" json:"assignment,omitempty"`
 	// What each shadow of the router would have chosen, in the order of the configuration. Empty: include_shadows is not
 	// set, or it has none.
-	Shadows       []*ShadowDecision `protobuf:"bytes,17,rep,name=shadows,proto3" json:"shadows,omitempty"`
+	Shadows []*ShadowDecision `protobuf:"bytes,17,rep,name=shadows,proto3" json:"shadows,omitempty"`
+	// Whether the choice stays where the conversation has been read before.
+	Affinity      Affinity `protobuf:"varint,18,opt,name=affinity,proto3,enum=pointsman.v1.Affinity" json:"affinity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1590,6 +1658,13 @@ func (x *Decision) GetShadows() []*ShadowDecision {
 		return x.Shadows
 	}
 	return nil
+}
+
+func (x *Decision) GetAffinity() Affinity {
+	if x != nil {
+		return x.Affinity
+	}
+	return Affinity_AFFINITY_UNSPECIFIED
 }
 
 // How a router that shares its requests with others came to decide this one, or another in its place.
@@ -1797,8 +1872,11 @@ type Candidate struct {
 	// The probability that its answer falls short of the best candidate's by more than a bound with a risk allows, 0 to 1;
 	// of several such bounds the highest. 1: more than 0.5. Absent: no bound states a risk, or it is unknown.
 	ShortfallRisk *float64 `protobuf:"fixed64,18,opt,name=shortfall_risk,json=shortfallRisk,proto3,oneof" json:"shortfall_risk,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Tokens of the prompt that the endpoint is expected to have in its prompt cache; its cost and its time to the first
+	// token are those with them. 0: none.
+	CachedInputTokenCount float64 `protobuf:"fixed64,19,opt,name=cached_input_token_count,json=cachedInputTokenCount,proto3" json:"cached_input_token_count,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Candidate) Reset() {
@@ -1953,6 +2031,13 @@ func (x *Candidate) GetAlternative() int32 {
 func (x *Candidate) GetShortfallRisk() float64 {
 	if x != nil && x.ShortfallRisk != nil {
 		return *x.ShortfallRisk
+	}
+	return 0
+}
+
+func (x *Candidate) GetCachedInputTokenCount() float64 {
+	if x != nil {
+		return x.CachedInputTokenCount
 	}
 	return 0
 }
@@ -3343,14 +3428,15 @@ var File_pointsman_v1_routing_proto protoreflect.FileDescriptor
 
 const file_pointsman_v1_routing_proto_rawDesc = "" +
 	"\n" +
-	"\x1apointsman/v1/routing.proto\x12\fpointsman.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x02\n" +
+	"\x1apointsman/v1/routing.proto\x12\fpointsman.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x02\n" +
 	"\aRouting\x12\x16\n" +
 	"\x06router\x18\x01 \x01(\tR\x06router\x12;\n" +
 	"\vconstraints\x18\x02 \x01(\v2\x19.pointsman.v1.ConstraintsR\vconstraints\x12;\n" +
 	"\vpreferences\x18\x03 \x01(\v2\x19.pointsman.v1.PreferencesR\vpreferences\x12\x17\n" +
 	"\x04seed\x18\x04 \x01(\x03H\x00R\x04seed\x88\x01\x01\x12%\n" +
 	"\x0eassignment_key\x18\x05 \x01(\tR\rassignmentKey\x12'\n" +
-	"\x0finclude_shadows\x18\x06 \x01(\bR\x0eincludeShadowsB\a\n" +
+	"\x0finclude_shadows\x18\x06 \x01(\bR\x0eincludeShadows\x12'\n" +
+	"\x0fconversation_id\x18\a \x01(\tR\x0econversationIdB\a\n" +
 	"\x05_seed\"\xf9\b\n" +
 	"\vConstraints\x12\x16\n" +
 	"\x06models\x18\x01 \x03(\tR\x06models\x12\x1c\n" +
@@ -3420,7 +3506,7 @@ const file_pointsman_v1_routing_proto_rawDesc = "" +
 	"error_rate\x18\t \x01(\x01R\terrorRate\"p\n" +
 	"\tObjective\x12,\n" +
 	"\x06metric\x18\x01 \x01(\x0e2\x14.pointsman.v1.MetricR\x06metric\x125\n" +
-	"\tdirection\x18\x02 \x01(\x0e2\x17.pointsman.v1.DirectionR\tdirection\"\xaf\x05\n" +
+	"\tdirection\x18\x02 \x01(\x0e2\x17.pointsman.v1.DirectionR\tdirection\"\xe3\x05\n" +
 	"\bDecision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x12\x14\n" +
@@ -3446,7 +3532,8 @@ const file_pointsman_v1_routing_proto_rawDesc = "" +
 	"\n" +
 	"assignment\x18\x10 \x01(\v2\x18.pointsman.v1.AssignmentR\n" +
 	"assignment\x126\n" +
-	"\ashadows\x18\x11 \x03(\v2\x1c.pointsman.v1.ShadowDecisionR\ashadows\"g\n" +
+	"\ashadows\x18\x11 \x03(\v2\x1c.pointsman.v1.ShadowDecisionR\ashadows\x122\n" +
+	"\baffinity\x18\x12 \x01(\x0e2\x16.pointsman.v1.AffinityR\baffinity\"g\n" +
 	"\n" +
 	"Assignment\x12!\n" +
 	"\fasked_router\x18\x01 \x01(\tR\vaskedRouter\x12 \n" +
@@ -3460,7 +3547,7 @@ const file_pointsman_v1_routing_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\x0e2\x1c.pointsman.v1.DecisionReasonR\x06reason\x129\n" +
 	"\aquality\x18\x06 \x01(\v2\x1f.pointsman.v1.QualityPredictionR\aquality\x12\x1e\n" +
 	"\bcost_usd\x18\a \x01(\x01H\x00R\acostUsd\x88\x01\x01B\v\n" +
-	"\t_cost_usd\"\xff\x06\n" +
+	"\t_cost_usd\"\xb8\a\n" +
 	"\tCandidate\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1a\n" +
@@ -3484,7 +3571,8 @@ const file_pointsman_v1_routing_proto_rawDesc = "" +
 	"rejections\x18\x10 \x03(\v2\x17.pointsman.v1.RejectionR\n" +
 	"rejections\x12 \n" +
 	"\valternative\x18\x11 \x01(\x05R\valternative\x12*\n" +
-	"\x0eshortfall_risk\x18\x12 \x01(\x01H\x04R\rshortfallRisk\x88\x01\x01B\n" +
+	"\x0eshortfall_risk\x18\x12 \x01(\x01H\x04R\rshortfallRisk\x88\x01\x01\x127\n" +
+	"\x18cached_input_token_count\x18\x13 \x01(\x01R\x15cachedInputTokenCountB\n" +
 	"\n" +
 	"\b_utilityB\x15\n" +
 	"\x13_output_token_countB\v\n" +
@@ -3641,7 +3729,11 @@ const file_pointsman_v1_routing_proto_rawDesc = "" +
 	"\x19METRIC_END_TO_END_LATENCY\x10\t\x12#\n" +
 	"\x1fMETRIC_OUTPUT_TOKENS_PER_SECOND\x10\n" +
 	"\x12\x15\n" +
-	"\x11METRIC_ERROR_RATE\x10\v*\xef\x01\n" +
+	"\x11METRIC_ERROR_RATE\x10\v*J\n" +
+	"\bAffinity\x12\x18\n" +
+	"\x14AFFINITY_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rAFFINITY_KEPT\x10\x01\x12\x11\n" +
+	"\rAFFINITY_LEFT\x10\x02*\xef\x01\n" +
 	"\x0eDecisionReason\x12\x1f\n" +
 	"\x1bDECISION_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eDECISION_REASON_ONLY_CANDIDATE\x10\x01\x12 \n" +
@@ -3694,124 +3786,126 @@ func file_pointsman_v1_routing_proto_rawDescGZIP() []byte {
 	return file_pointsman_v1_routing_proto_rawDescData
 }
 
-var file_pointsman_v1_routing_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_pointsman_v1_routing_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
 var file_pointsman_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_pointsman_v1_routing_proto_goTypes = []any{
 	(Capability)(0),               // 0: pointsman.v1.Capability
 	(Direction)(0),                // 1: pointsman.v1.Direction
 	(Metric)(0),                   // 2: pointsman.v1.Metric
-	(DecisionReason)(0),           // 3: pointsman.v1.DecisionReason
-	(RejectionReason)(0),          // 4: pointsman.v1.RejectionReason
-	(AttemptFailureKind)(0),       // 5: pointsman.v1.AttemptFailureKind
-	(BreakerState)(0),             // 6: pointsman.v1.BreakerState
-	(*Routing)(nil),               // 7: pointsman.v1.Routing
-	(*Constraints)(nil),           // 8: pointsman.v1.Constraints
-	(*QualityBound)(nil),          // 9: pointsman.v1.QualityBound
-	(*ValueBound)(nil),            // 10: pointsman.v1.ValueBound
-	(*QuantileBound)(nil),         // 11: pointsman.v1.QuantileBound
-	(*DurationBound)(nil),         // 12: pointsman.v1.DurationBound
-	(*Label)(nil),                 // 13: pointsman.v1.Label
-	(*Preferences)(nil),           // 14: pointsman.v1.Preferences
-	(*Weights)(nil),               // 15: pointsman.v1.Weights
-	(*Objective)(nil),             // 16: pointsman.v1.Objective
-	(*Decision)(nil),              // 17: pointsman.v1.Decision
-	(*Assignment)(nil),            // 18: pointsman.v1.Assignment
-	(*ShadowDecision)(nil),        // 19: pointsman.v1.ShadowDecision
-	(*Candidate)(nil),             // 20: pointsman.v1.Candidate
-	(*QualityPrediction)(nil),     // 21: pointsman.v1.QualityPrediction
-	(*LatencyEstimate)(nil),       // 22: pointsman.v1.LatencyEstimate
-	(*UtilityTerm)(nil),           // 23: pointsman.v1.UtilityTerm
-	(*Rejection)(nil),             // 24: pointsman.v1.Rejection
-	(*NoEligibleEndpoint)(nil),    // 25: pointsman.v1.NoEligibleEndpoint
-	(*Relaxation)(nil),            // 26: pointsman.v1.Relaxation
-	(*BoundChange)(nil),           // 27: pointsman.v1.BoundChange
-	(*AttemptsExhausted)(nil),     // 28: pointsman.v1.AttemptsExhausted
-	(*AttemptStarted)(nil),        // 29: pointsman.v1.AttemptStarted
-	(*AttemptFailed)(nil),         // 30: pointsman.v1.AttemptFailed
-	(*Endpoint)(nil),              // 31: pointsman.v1.Endpoint
-	(*EndpointRuntime)(nil),       // 32: pointsman.v1.EndpointRuntime
-	(*EndpointStatus)(nil),        // 33: pointsman.v1.EndpointStatus
-	(*Router)(nil),                // 34: pointsman.v1.Router
-	(*Arm)(nil),                   // 35: pointsman.v1.Arm
-	(*QualityArtifact)(nil),       // 36: pointsman.v1.QualityArtifact
-	(*Outcome)(nil),               // 37: pointsman.v1.Outcome
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(Affinity)(0),                 // 3: pointsman.v1.Affinity
+	(DecisionReason)(0),           // 4: pointsman.v1.DecisionReason
+	(RejectionReason)(0),          // 5: pointsman.v1.RejectionReason
+	(AttemptFailureKind)(0),       // 6: pointsman.v1.AttemptFailureKind
+	(BreakerState)(0),             // 7: pointsman.v1.BreakerState
+	(*Routing)(nil),               // 8: pointsman.v1.Routing
+	(*Constraints)(nil),           // 9: pointsman.v1.Constraints
+	(*QualityBound)(nil),          // 10: pointsman.v1.QualityBound
+	(*ValueBound)(nil),            // 11: pointsman.v1.ValueBound
+	(*QuantileBound)(nil),         // 12: pointsman.v1.QuantileBound
+	(*DurationBound)(nil),         // 13: pointsman.v1.DurationBound
+	(*Label)(nil),                 // 14: pointsman.v1.Label
+	(*Preferences)(nil),           // 15: pointsman.v1.Preferences
+	(*Weights)(nil),               // 16: pointsman.v1.Weights
+	(*Objective)(nil),             // 17: pointsman.v1.Objective
+	(*Decision)(nil),              // 18: pointsman.v1.Decision
+	(*Assignment)(nil),            // 19: pointsman.v1.Assignment
+	(*ShadowDecision)(nil),        // 20: pointsman.v1.ShadowDecision
+	(*Candidate)(nil),             // 21: pointsman.v1.Candidate
+	(*QualityPrediction)(nil),     // 22: pointsman.v1.QualityPrediction
+	(*LatencyEstimate)(nil),       // 23: pointsman.v1.LatencyEstimate
+	(*UtilityTerm)(nil),           // 24: pointsman.v1.UtilityTerm
+	(*Rejection)(nil),             // 25: pointsman.v1.Rejection
+	(*NoEligibleEndpoint)(nil),    // 26: pointsman.v1.NoEligibleEndpoint
+	(*Relaxation)(nil),            // 27: pointsman.v1.Relaxation
+	(*BoundChange)(nil),           // 28: pointsman.v1.BoundChange
+	(*AttemptsExhausted)(nil),     // 29: pointsman.v1.AttemptsExhausted
+	(*AttemptStarted)(nil),        // 30: pointsman.v1.AttemptStarted
+	(*AttemptFailed)(nil),         // 31: pointsman.v1.AttemptFailed
+	(*Endpoint)(nil),              // 32: pointsman.v1.Endpoint
+	(*EndpointRuntime)(nil),       // 33: pointsman.v1.EndpointRuntime
+	(*EndpointStatus)(nil),        // 34: pointsman.v1.EndpointStatus
+	(*Router)(nil),                // 35: pointsman.v1.Router
+	(*Arm)(nil),                   // 36: pointsman.v1.Arm
+	(*QualityArtifact)(nil),       // 37: pointsman.v1.QualityArtifact
+	(*Outcome)(nil),               // 38: pointsman.v1.Outcome
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
 }
 var file_pointsman_v1_routing_proto_depIdxs = []int32{
-	8,  // 0: pointsman.v1.Routing.constraints:type_name -> pointsman.v1.Constraints
-	14, // 1: pointsman.v1.Routing.preferences:type_name -> pointsman.v1.Preferences
-	9,  // 2: pointsman.v1.Constraints.quality:type_name -> pointsman.v1.QualityBound
-	9,  // 3: pointsman.v1.Constraints.relative_quality:type_name -> pointsman.v1.QualityBound
-	10, // 4: pointsman.v1.Constraints.request_cost_usd:type_name -> pointsman.v1.ValueBound
-	10, // 5: pointsman.v1.Constraints.price_usd_per_million_tokens:type_name -> pointsman.v1.ValueBound
-	10, // 6: pointsman.v1.Constraints.input_price_usd_per_million_tokens:type_name -> pointsman.v1.ValueBound
-	10, // 7: pointsman.v1.Constraints.output_price_usd_per_million_tokens:type_name -> pointsman.v1.ValueBound
-	12, // 8: pointsman.v1.Constraints.ttft:type_name -> pointsman.v1.DurationBound
-	12, // 9: pointsman.v1.Constraints.inter_token_latency:type_name -> pointsman.v1.DurationBound
-	12, // 10: pointsman.v1.Constraints.end_to_end_latency:type_name -> pointsman.v1.DurationBound
-	11, // 11: pointsman.v1.Constraints.output_tokens_per_second:type_name -> pointsman.v1.QuantileBound
-	10, // 12: pointsman.v1.Constraints.error_rate:type_name -> pointsman.v1.ValueBound
+	9,  // 0: pointsman.v1.Routing.constraints:type_name -> pointsman.v1.Constraints
+	15, // 1: pointsman.v1.Routing.preferences:type_name -> pointsman.v1.Preferences
+	10, // 2: pointsman.v1.Constraints.quality:type_name -> pointsman.v1.QualityBound
+	10, // 3: pointsman.v1.Constraints.relative_quality:type_name -> pointsman.v1.QualityBound
+	11, // 4: pointsman.v1.Constraints.request_cost_usd:type_name -> pointsman.v1.ValueBound
+	11, // 5: pointsman.v1.Constraints.price_usd_per_million_tokens:type_name -> pointsman.v1.ValueBound
+	11, // 6: pointsman.v1.Constraints.input_price_usd_per_million_tokens:type_name -> pointsman.v1.ValueBound
+	11, // 7: pointsman.v1.Constraints.output_price_usd_per_million_tokens:type_name -> pointsman.v1.ValueBound
+	13, // 8: pointsman.v1.Constraints.ttft:type_name -> pointsman.v1.DurationBound
+	13, // 9: pointsman.v1.Constraints.inter_token_latency:type_name -> pointsman.v1.DurationBound
+	13, // 10: pointsman.v1.Constraints.end_to_end_latency:type_name -> pointsman.v1.DurationBound
+	12, // 11: pointsman.v1.Constraints.output_tokens_per_second:type_name -> pointsman.v1.QuantileBound
+	11, // 12: pointsman.v1.Constraints.error_rate:type_name -> pointsman.v1.ValueBound
 	0,  // 13: pointsman.v1.Constraints.capabilities:type_name -> pointsman.v1.Capability
-	13, // 14: pointsman.v1.Constraints.labels:type_name -> pointsman.v1.Label
-	38, // 15: pointsman.v1.DurationBound.min:type_name -> google.protobuf.Duration
-	38, // 16: pointsman.v1.DurationBound.max:type_name -> google.protobuf.Duration
-	15, // 17: pointsman.v1.Preferences.weights:type_name -> pointsman.v1.Weights
-	16, // 18: pointsman.v1.Preferences.objective:type_name -> pointsman.v1.Objective
+	14, // 14: pointsman.v1.Constraints.labels:type_name -> pointsman.v1.Label
+	39, // 15: pointsman.v1.DurationBound.min:type_name -> google.protobuf.Duration
+	39, // 16: pointsman.v1.DurationBound.max:type_name -> google.protobuf.Duration
+	16, // 17: pointsman.v1.Preferences.weights:type_name -> pointsman.v1.Weights
+	17, // 18: pointsman.v1.Preferences.objective:type_name -> pointsman.v1.Objective
 	2,  // 19: pointsman.v1.Objective.metric:type_name -> pointsman.v1.Metric
 	1,  // 20: pointsman.v1.Objective.direction:type_name -> pointsman.v1.Direction
-	3,  // 21: pointsman.v1.Decision.reason:type_name -> pointsman.v1.DecisionReason
-	20, // 22: pointsman.v1.Decision.candidates:type_name -> pointsman.v1.Candidate
-	38, // 23: pointsman.v1.Decision.runtime_age:type_name -> google.protobuf.Duration
-	39, // 24: pointsman.v1.Decision.decide_time:type_name -> google.protobuf.Timestamp
-	18, // 25: pointsman.v1.Decision.assignment:type_name -> pointsman.v1.Assignment
-	19, // 26: pointsman.v1.Decision.shadows:type_name -> pointsman.v1.ShadowDecision
-	3,  // 27: pointsman.v1.ShadowDecision.reason:type_name -> pointsman.v1.DecisionReason
-	21, // 28: pointsman.v1.ShadowDecision.quality:type_name -> pointsman.v1.QualityPrediction
-	21, // 29: pointsman.v1.Candidate.quality:type_name -> pointsman.v1.QualityPrediction
-	22, // 30: pointsman.v1.Candidate.ttft:type_name -> pointsman.v1.LatencyEstimate
-	22, // 31: pointsman.v1.Candidate.inter_token_latency:type_name -> pointsman.v1.LatencyEstimate
-	38, // 32: pointsman.v1.Candidate.end_to_end_latency:type_name -> google.protobuf.Duration
-	38, // 33: pointsman.v1.Candidate.runtime_age:type_name -> google.protobuf.Duration
-	23, // 34: pointsman.v1.Candidate.utility_terms:type_name -> pointsman.v1.UtilityTerm
-	24, // 35: pointsman.v1.Candidate.rejections:type_name -> pointsman.v1.Rejection
-	38, // 36: pointsman.v1.LatencyEstimate.mean:type_name -> google.protobuf.Duration
-	38, // 37: pointsman.v1.LatencyEstimate.p50:type_name -> google.protobuf.Duration
-	38, // 38: pointsman.v1.LatencyEstimate.p95:type_name -> google.protobuf.Duration
-	38, // 39: pointsman.v1.LatencyEstimate.p99:type_name -> google.protobuf.Duration
-	2,  // 40: pointsman.v1.UtilityTerm.metric:type_name -> pointsman.v1.Metric
-	4,  // 41: pointsman.v1.Rejection.reason:type_name -> pointsman.v1.RejectionReason
-	2,  // 42: pointsman.v1.Rejection.metric:type_name -> pointsman.v1.Metric
-	20, // 43: pointsman.v1.NoEligibleEndpoint.candidates:type_name -> pointsman.v1.Candidate
-	26, // 44: pointsman.v1.NoEligibleEndpoint.relaxations:type_name -> pointsman.v1.Relaxation
-	27, // 45: pointsman.v1.Relaxation.changes:type_name -> pointsman.v1.BoundChange
-	2,  // 46: pointsman.v1.BoundChange.metric:type_name -> pointsman.v1.Metric
-	30, // 47: pointsman.v1.AttemptsExhausted.attempts:type_name -> pointsman.v1.AttemptFailed
-	5,  // 48: pointsman.v1.AttemptFailed.kind:type_name -> pointsman.v1.AttemptFailureKind
-	38, // 49: pointsman.v1.AttemptFailed.duration:type_name -> google.protobuf.Duration
-	0,  // 50: pointsman.v1.Endpoint.capabilities:type_name -> pointsman.v1.Capability
-	13, // 51: pointsman.v1.Endpoint.labels:type_name -> pointsman.v1.Label
-	22, // 52: pointsman.v1.EndpointRuntime.ttft:type_name -> pointsman.v1.LatencyEstimate
-	22, // 53: pointsman.v1.EndpointRuntime.inter_token_latency:type_name -> pointsman.v1.LatencyEstimate
-	6,  // 54: pointsman.v1.EndpointRuntime.breaker_state:type_name -> pointsman.v1.BreakerState
-	38, // 55: pointsman.v1.EndpointRuntime.retry_after:type_name -> google.protobuf.Duration
-	38, // 56: pointsman.v1.EndpointRuntime.age:type_name -> google.protobuf.Duration
-	31, // 57: pointsman.v1.EndpointStatus.endpoint:type_name -> pointsman.v1.Endpoint
-	32, // 58: pointsman.v1.EndpointStatus.runtime:type_name -> pointsman.v1.EndpointRuntime
-	39, // 59: pointsman.v1.EndpointStatus.snapshot_time:type_name -> google.protobuf.Timestamp
-	36, // 60: pointsman.v1.Router.quality_artifact:type_name -> pointsman.v1.QualityArtifact
-	8,  // 61: pointsman.v1.Router.constraints:type_name -> pointsman.v1.Constraints
-	14, // 62: pointsman.v1.Router.preferences:type_name -> pointsman.v1.Preferences
-	35, // 63: pointsman.v1.Router.split:type_name -> pointsman.v1.Arm
-	39, // 64: pointsman.v1.QualityArtifact.create_time:type_name -> google.protobuf.Timestamp
-	38, // 65: pointsman.v1.Outcome.ttft:type_name -> google.protobuf.Duration
-	38, // 66: pointsman.v1.Outcome.duration:type_name -> google.protobuf.Duration
-	5,  // 67: pointsman.v1.Outcome.failure:type_name -> pointsman.v1.AttemptFailureKind
-	68, // [68:68] is the sub-list for method output_type
-	68, // [68:68] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	4,  // 21: pointsman.v1.Decision.reason:type_name -> pointsman.v1.DecisionReason
+	21, // 22: pointsman.v1.Decision.candidates:type_name -> pointsman.v1.Candidate
+	39, // 23: pointsman.v1.Decision.runtime_age:type_name -> google.protobuf.Duration
+	40, // 24: pointsman.v1.Decision.decide_time:type_name -> google.protobuf.Timestamp
+	19, // 25: pointsman.v1.Decision.assignment:type_name -> pointsman.v1.Assignment
+	20, // 26: pointsman.v1.Decision.shadows:type_name -> pointsman.v1.ShadowDecision
+	3,  // 27: pointsman.v1.Decision.affinity:type_name -> pointsman.v1.Affinity
+	4,  // 28: pointsman.v1.ShadowDecision.reason:type_name -> pointsman.v1.DecisionReason
+	22, // 29: pointsman.v1.ShadowDecision.quality:type_name -> pointsman.v1.QualityPrediction
+	22, // 30: pointsman.v1.Candidate.quality:type_name -> pointsman.v1.QualityPrediction
+	23, // 31: pointsman.v1.Candidate.ttft:type_name -> pointsman.v1.LatencyEstimate
+	23, // 32: pointsman.v1.Candidate.inter_token_latency:type_name -> pointsman.v1.LatencyEstimate
+	39, // 33: pointsman.v1.Candidate.end_to_end_latency:type_name -> google.protobuf.Duration
+	39, // 34: pointsman.v1.Candidate.runtime_age:type_name -> google.protobuf.Duration
+	24, // 35: pointsman.v1.Candidate.utility_terms:type_name -> pointsman.v1.UtilityTerm
+	25, // 36: pointsman.v1.Candidate.rejections:type_name -> pointsman.v1.Rejection
+	39, // 37: pointsman.v1.LatencyEstimate.mean:type_name -> google.protobuf.Duration
+	39, // 38: pointsman.v1.LatencyEstimate.p50:type_name -> google.protobuf.Duration
+	39, // 39: pointsman.v1.LatencyEstimate.p95:type_name -> google.protobuf.Duration
+	39, // 40: pointsman.v1.LatencyEstimate.p99:type_name -> google.protobuf.Duration
+	2,  // 41: pointsman.v1.UtilityTerm.metric:type_name -> pointsman.v1.Metric
+	5,  // 42: pointsman.v1.Rejection.reason:type_name -> pointsman.v1.RejectionReason
+	2,  // 43: pointsman.v1.Rejection.metric:type_name -> pointsman.v1.Metric
+	21, // 44: pointsman.v1.NoEligibleEndpoint.candidates:type_name -> pointsman.v1.Candidate
+	27, // 45: pointsman.v1.NoEligibleEndpoint.relaxations:type_name -> pointsman.v1.Relaxation
+	28, // 46: pointsman.v1.Relaxation.changes:type_name -> pointsman.v1.BoundChange
+	2,  // 47: pointsman.v1.BoundChange.metric:type_name -> pointsman.v1.Metric
+	31, // 48: pointsman.v1.AttemptsExhausted.attempts:type_name -> pointsman.v1.AttemptFailed
+	6,  // 49: pointsman.v1.AttemptFailed.kind:type_name -> pointsman.v1.AttemptFailureKind
+	39, // 50: pointsman.v1.AttemptFailed.duration:type_name -> google.protobuf.Duration
+	0,  // 51: pointsman.v1.Endpoint.capabilities:type_name -> pointsman.v1.Capability
+	14, // 52: pointsman.v1.Endpoint.labels:type_name -> pointsman.v1.Label
+	23, // 53: pointsman.v1.EndpointRuntime.ttft:type_name -> pointsman.v1.LatencyEstimate
+	23, // 54: pointsman.v1.EndpointRuntime.inter_token_latency:type_name -> pointsman.v1.LatencyEstimate
+	7,  // 55: pointsman.v1.EndpointRuntime.breaker_state:type_name -> pointsman.v1.BreakerState
+	39, // 56: pointsman.v1.EndpointRuntime.retry_after:type_name -> google.protobuf.Duration
+	39, // 57: pointsman.v1.EndpointRuntime.age:type_name -> google.protobuf.Duration
+	32, // 58: pointsman.v1.EndpointStatus.endpoint:type_name -> pointsman.v1.Endpoint
+	33, // 59: pointsman.v1.EndpointStatus.runtime:type_name -> pointsman.v1.EndpointRuntime
+	40, // 60: pointsman.v1.EndpointStatus.snapshot_time:type_name -> google.protobuf.Timestamp
+	37, // 61: pointsman.v1.Router.quality_artifact:type_name -> pointsman.v1.QualityArtifact
+	9,  // 62: pointsman.v1.Router.constraints:type_name -> pointsman.v1.Constraints
+	15, // 63: pointsman.v1.Router.preferences:type_name -> pointsman.v1.Preferences
+	36, // 64: pointsman.v1.Router.split:type_name -> pointsman.v1.Arm
+	40, // 65: pointsman.v1.QualityArtifact.create_time:type_name -> google.protobuf.Timestamp
+	39, // 66: pointsman.v1.Outcome.ttft:type_name -> google.protobuf.Duration
+	39, // 67: pointsman.v1.Outcome.duration:type_name -> google.protobuf.Duration
+	6,  // 68: pointsman.v1.Outcome.failure:type_name -> pointsman.v1.AttemptFailureKind
+	69, // [69:69] is the sub-list for method output_type
+	69, // [69:69] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_pointsman_v1_routing_proto_init() }
@@ -3839,7 +3933,7 @@ func file_pointsman_v1_routing_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pointsman_v1_routing_proto_rawDesc), len(file_pointsman_v1_routing_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      8,
 			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -12,7 +12,7 @@ use pointsman::v1::{
     CompleteRequest, ErrorReason, ListEndpointsRequest, ReportOutcomeRequest, ReportOutcomesRequest, RouteRequest,
     WatchEndpointsRequest,
 };
-use pointsman::{Client, Connection, Failure};
+use pointsman::{Client, Connection, Failure, retried};
 use prost::Message;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
@@ -107,7 +107,11 @@ async fn perform(client: &mut Client, job: &Job) -> Value {
 
 async fn call(client: &mut Client, job: &Job, responses: &mut Vec<String>) -> Result<End, Status> {
     match job.text("method").unwrap_or_default() {
-        "Route" => responses.push(encoded(client.route(job.request::<RouteRequest>()?).await?.get_ref())),
+        "Route" => {
+            let request = job.requests::<RouteRequest>()?.remove(0);
+            let response = retried(async || client.clone().route(job.prepared(request.clone())).await).await?;
+            responses.push(encoded(response.get_ref()));
+        }
         "ReportOutcome" => {
             let request = job.request::<ReportOutcomeRequest>()?;
             responses.push(encoded(client.report_outcome(request).await?.get_ref()));

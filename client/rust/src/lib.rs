@@ -2,12 +2,15 @@
 //!
 //! [`Connection`] gives the generated client of [`v1`] over a channel with the settings that every client of Pointsman
 //! has. Dropping a call cancels it, and with it the call at the provider. [`Failure`] reads what a failed call tells.
+//! [`retried`] rides out a replica's restart, for the calls that change nothing.
 
 mod connection;
 mod failure;
+mod retry;
 
 pub use connection::{Client, Connection, DEFAULT_TARGET, Transport};
 pub use failure::{Failure, Violation};
+pub use retry::retried;
 
 /// The protocol: messages and client, generated.
 #[allow(missing_docs, clippy::all)]

@@ -145,6 +145,12 @@ def _add_router(command: argparse.ArgumentParser) -> None:
         default="",
         help="a user or conversation, whose requests all get the same router of a split (default: chance decides)",
     )
+    command.add_argument(
+        "--conversation-id",
+        metavar="ID",
+        default="",
+        help="what the turns of one conversation share, for prompt caches (default: its text alone tells)",
+    )
     command.add_argument("--shadows", action="store_true", help="show what each shadow of the router would choose")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -367,6 +367,8 @@ class DecisionInput:
     risk_table: RiskTable | None = None
     """What held-out prompts show of falling short of the best candidate; None: nothing, so that a bound with such a risk
     leaves the best candidate alone."""
+    cached_input_token_counts: Mapping[str, float] = field(default_factory=dict)
+    """By endpoint, how many tokens of the input it is expected to have in its prompt cache; what is missing has none."""
 
 
 class RejectionReason(StrEnum):
@@ -417,6 +419,20 @@ class UtilityTerm(NamedTuple):
     """Signed: what this term adds to the utility."""
 
 
+class UtilityColumn(NamedTuple):
+    """One summand of the utility, for all eligible candidates of an alternative side by side."""
+
+    metric: Metric
+    weight: float
+    values: Sequence[float]
+    assumed: Sequence[bool]
+    contributions: Sequence[float]
+
+    def term(self, row: int) -> UtilityTerm:
+        """The summand of one candidate."""
+        return UtilityTerm(self.metric, self.weight, self.values[row], self.assumed[row], self.contributions[row])
+
+
 class Candidate(NamedTuple):
     """An endpoint with what is expected of it for this request."""
 
@@ -434,13 +450,39 @@ class Candidate(NamedTuple):
     """Index of the alternative that ranks it."""
     utility: float | None = None
     """Comparable within one alternative of one decision; None when rejected."""
-    terms: tuple[UtilityTerm, ...] = ()
+    columns: tuple[UtilityColumn, ...] = ()
+    """What the utility is made of; shared by the candidates of one alternative, and read through `terms`."""
+    row: int = 0
+    """Where this candidate stands in `columns`."""
     probability: float = 0.0
     """With which this candidate is chosen, given everything but the seed."""
     rejections: tuple[Rejection, ...] = ()
     shortfall_risk: float | None = None
     """Of falling short of the best candidate's quality by more than the bound with a risk allows, 0..1 (of several such
     bounds the highest). None when no bound of its alternative states a risk, or when it is unknown."""
+    cached_input_token_count: float = 0.0
+    """Tokens of the input that the endpoint is expected to have in its prompt cache."""
+
+    @property
+    def terms(self) -> tuple[UtilityTerm, ...]:
+        """The summands of the utility. Made when asked for: eighty of them would be a fifth of a decision's time."""
+        return tuple([column.term(self.row) for column in self.columns])
+
+    def __eq__(self, other: object) -> bool:
+        """By what it tells: where its terms are kept is no part of that."""
+        return isinstance(other, Candidate) and self._told() == other._told()
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self._told())
+
+    def __repr__(self) -> str:
+        return f"Candidate{self._told()!r}"
+
+    def _told(self) -> tuple[object, ...]:
+        return (*self._replace(columns=(), row=0), self.terms)
 
     @property
     def eligible(self) -> bool:
@@ -481,6 +523,17 @@ class DecisionReason(StrEnum):
     EXPLORATION = "exploration"
     PANIC = "panic"
     """Every endpoint that would do has an open breaker, and none was heeded."""
+
+
+class Affinity(StrEnum):
+    """Whether a decision stays where the conversation has been read before."""
+
+    NONE = "none"
+    """No endpoint is expected to have any of it in its prompt cache."""
+    KEPT = "kept"
+    """The chosen endpoint is."""
+    LEFT = "left"
+    """Others are, but the chosen one is better all the same, or they are not eligible."""
 
 
 class Agreement(StrEnum):
@@ -526,6 +579,15 @@ class Decision:
         """The winner, or None when nothing is eligible."""
         first = self.candidates[0] if self.candidates else None
         return first if first is not None and first.eligible else None
+
+    @property
+    def affinity(self) -> Affinity:
+        """Whether the choice stays where the conversation has been read before."""
+        chosen = self.chosen
+        if chosen is not None and chosen.cached_input_token_count > 0.0:
+            return Affinity.KEPT
+        has_readers = any(candidate.cached_input_token_count > 0.0 for candidate in self.candidates)
+        return Affinity.LEFT if has_readers else Affinity.NONE
 
     def agreement(self, shadow: Decision) -> Agreement:
         """How the choice of a shadow compares with this one."""

@@ -16,6 +16,7 @@ from pointsman_server.attempt import UsageCounted
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.router_string import RouterAlternative
 from pointsman_server.decision.types import (
+    Affinity,
     Bound,
     BoundChange,
     BreakerState,
@@ -35,7 +36,6 @@ from pointsman_server.decision.types import (
     RejectionReason,
     Relaxation,
     SearchSpace,
-    UtilityTerm,
     Weights,
 )
 from pointsman_server.errors import AttemptFailure, UpstreamErrorKind
@@ -103,6 +103,11 @@ DECISION_REASON_TO_PROTO: Mapping[DecisionReason, routing_pb2.DecisionReason.Val
     DecisionReason.FALLBACK: routing_pb2.DECISION_REASON_FALLBACK,
     DecisionReason.EXPLORATION: routing_pb2.DECISION_REASON_EXPLORATION,
     DecisionReason.PANIC: routing_pb2.DECISION_REASON_PANIC,
+}
+AFFINITY_TO_PROTO: Mapping[Affinity, routing_pb2.Affinity.ValueType] = {
+    Affinity.NONE: routing_pb2.AFFINITY_UNSPECIFIED,
+    Affinity.KEPT: routing_pb2.AFFINITY_KEPT,
+    Affinity.LEFT: routing_pb2.AFFINITY_LEFT,
 }
 REJECTION_REASON_TO_PROTO: Mapping[RejectionReason, routing_pb2.RejectionReason.ValueType] = {
     RejectionReason.NOT_IN_SEARCH_SPACE: routing_pb2.REJECTION_REASON_NOT_IN_SEARCH_SPACE,
@@ -177,8 +182,11 @@ FINISH_REASON_TO_PROTO: Mapping[chat.FinishReason, chat_pb2.FinishReason.ValueTy
 
 def conversation_from_proto(message: chat_pb2.Conversation) -> chat.Conversation:
     """What the model is asked."""
+    messages = tuple([_message_from_proto(item) for item in message.messages])
+    if messages and len(message.ListFields()) == 1:
+        return chat.Conversation(messages)  # The usual case: a conversation of messages alone.
     return chat.Conversation(
-        messages=tuple(_message_from_proto(item) for item in message.messages),
+        messages,
         tools=tuple(
             chat.Tool(item.name, item.description, item.parameters_json_schema, item.strict) for item in message.tools
         ),
@@ -327,6 +335,7 @@ def fill_decision(
         message.assignment.asked_router = assigned.split_name
         message.assignment.probability = assigned.probability
         message.assignment.keyed = assigned.keyed
+    message.affinity = AFFINITY_TO_PROTO[decision.affinity]
     if with_candidates:
         _fill_candidates(message, decision.candidates)
     message.shadows.extend([_shadow_to_proto(shadow) for shadow in shadows])
@@ -370,6 +379,8 @@ def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candida
             added.output_token_count = candidate.output_token_count
         if candidate.cost_usd is not None:
             added.cost_usd = candidate.cost_usd
+        if candidate.cached_input_token_count:
+            added.cached_input_token_count = candidate.cached_input_token_count
         if candidate.error_rate is not None:
             added.error_rate = candidate.error_rate
         if candidate.shortfall_risk is not None:
@@ -378,7 +389,7 @@ def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candida
             _fill_duration(added.end_to_end_latency, candidate.end_to_end_latency_s)
         if candidate.runtime_age_s is not None:
             _fill_duration(added.runtime_age, candidate.runtime_age_s)
-        _fill_terms(added.utility_terms.add, candidate.terms)
+        _fill_terms(added.utility_terms.add, candidate)
         if candidate.rejections:
             added.rejections.extend([rejection_to_proto(rejection) for rejection in candidate.rejections])
 
@@ -388,8 +399,9 @@ def _fill_quality(message: routing_pb2.QualityPrediction, quality: QualityPredic
     spread = INTERVAL_NORMAL_QUANTILE * quality.standard_error
     low, high = mean - spread, mean + spread
     message.mean = mean
-    message.low = max(0.0, low)
-    message.high = min(1.0, high)
+    # Calls of `max` and `min` would take as long as writing the message.
+    message.low = low if low > 0.0 else 0.0  # noqa: FURB136
+    message.high = high if high < 1.0 else 1.0  # noqa: FURB136
 
 
 class _LastingParts:
@@ -423,14 +435,15 @@ class _LastingParts:
 _lasting_parts = _LastingParts()
 
 
-def _fill_terms(add: Callable[[], routing_pb2.UtilityTerm], terms: Iterable[UtilityTerm]) -> None:
-    for metric, weight, value, assumed, contribution in terms:
+def _fill_terms(add: Callable[[], routing_pb2.UtilityTerm], candidate: Candidate) -> None:
+    row = candidate.row
+    for metric, weight, values, assumed, contributions in candidate.columns:
         term = add()
         term.metric = METRIC_TO_PROTO[metric]
         term.weight = weight
-        term.value = value
-        term.contribution = contribution
-        if assumed:
+        term.value = values[row]
+        term.contribution = contributions[row]
+        if assumed[row]:
             term.assumed = True
 
 

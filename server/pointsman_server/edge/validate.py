@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message as ProtoMessage
@@ -43,6 +44,8 @@ ATTEMPT_COUNT_MAX = 10
 DECISION_ID_LENGTH_MAX = 64
 ASSIGNMENT_KEY_LENGTH_MAX = 256
 """Room for any user's or conversation's id; what is longer is no id."""
+CONVERSATION_ID_LENGTH_MAX = 256
+"""Likewise."""
 WATCH_INTERVAL_MIN_S = 0.1
 WATCH_INTERVAL_MAX_S = 3600.0
 DURATION_MAX_S = 86_400.0
@@ -351,6 +354,8 @@ def _routing(routing: routing_pb2.Routing, violations: Violations) -> None:
         violations.add("routing.router", str(error))
     if len(routing.assignment_key) > ASSIGNMENT_KEY_LENGTH_MAX:
         violations.add("routing.assignment_key", f"has more than {ASSIGNMENT_KEY_LENGTH_MAX} characters")
+    if len(routing.conversation_id) > CONVERSATION_ID_LENGTH_MAX:
+        violations.add("routing.conversation_id", f"has more than {CONVERSATION_ID_LENGTH_MAX} characters")
     if routing.HasField("constraints"):
         _constraints("routing.constraints", routing.constraints, violations)
     if routing.HasField("preferences"):
@@ -450,7 +455,14 @@ def _preferences(path: str, preferences: routing_pb2.Preferences, violations: Vi
 
 def _enum(path: str, value: int, enum: object, violations: Violations) -> None:
     """Enums of proto3 are open: a number that this version does not know may arrive."""
-    known = enum.DESCRIPTOR.values_by_number  # type: ignore[attr-defined]  # EnumTypeWrapper, which its stub can't name
+    known = _names_by_number(enum)
     if value not in known:
-        names = ", ".join(descriptor.name for descriptor in known.values())
+        names = ", ".join(known.values())
         violations.add(path, f"is {value}, which this version does not know; known are {names}")
+
+
+@cache
+def _names_by_number(enum: object) -> Mapping[int, str]:
+    """The values of one of the protocol's enums; to ask its descriptor takes as long as all else about a message."""
+    descriptors = enum.DESCRIPTOR.values_by_number  # type: ignore[attr-defined]  # EnumTypeWrapper, which its stub can't name
+    return {number: descriptor.name for number, descriptor in descriptors.items()}

@@ -606,6 +606,12 @@ pub struct Routing {
     /// but not returned.
     #[prost(bool, tag = "6")]
     pub include_shadows: bool,
+    /// What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+    /// again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+    /// it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+    /// Empty: the text alone tells.
+    #[prost(string, tag = "7")]
+    pub conversation_id: ::prost::alloc::string::String,
 }
 /// What must hold. Every constraint is hard: an endpoint that violates one, or of which the value is not known, is
 /// rejected with that reason.
@@ -851,6 +857,9 @@ pub struct Decision {
     /// set, or it has none.
     #[prost(message, repeated, tag = "17")]
     pub shadows: ::prost::alloc::vec::Vec<ShadowDecision>,
+    /// Whether the choice stays where the conversation has been read before.
+    #[prost(enumeration = "Affinity", tag = "18")]
+    pub affinity: i32,
 }
 /// How a router that shares its requests with others came to decide this one, or another in its place.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -949,6 +958,10 @@ pub struct Candidate {
     /// of several such bounds the highest. 1: more than 0.5. Absent: no bound states a risk, or it is unknown.
     #[prost(double, optional, tag = "18")]
     pub shortfall_risk: ::core::option::Option<f64>,
+    /// Tokens of the prompt that the endpoint is expected to have in its prompt cache; its cost and its time to the first
+    /// token are those with them. 0: none.
+    #[prost(double, tag = "19")]
+    pub cached_input_token_count: f64,
 }
 /// A predicted quality with its honest interval.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1417,6 +1430,40 @@ impl Metric {
             "METRIC_END_TO_END_LATENCY" => Some(Self::EndToEndLatency),
             "METRIC_OUTPUT_TOKENS_PER_SECOND" => Some(Self::OutputTokensPerSecond),
             "METRIC_ERROR_RATE" => Some(Self::ErrorRate),
+            _ => None,
+        }
+    }
+}
+/// Whether a decision stays with an endpoint that has read the conversation, or its beginning, before and is expected to
+/// have it in its prompt cache. Staying is no rule: what it saves in cost and time is weighed like everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Affinity {
+    /// No endpoint has read any of it of late.
+    Unspecified = 0,
+    /// The chosen endpoint has.
+    Kept = 1,
+    /// Others have, and the chosen one is better all the same, or they are not eligible.
+    Left = 2,
+}
+impl Affinity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AFFINITY_UNSPECIFIED",
+            Self::Kept => "AFFINITY_KEPT",
+            Self::Left => "AFFINITY_LEFT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AFFINITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "AFFINITY_KEPT" => Some(Self::Kept),
+            "AFFINITY_LEFT" => Some(Self::Left),
             _ => None,
         }
     }

@@ -66,6 +66,19 @@ export enum Metric {
   ERROR_RATE = 11,
 }
 
+/**
+ * Whether a decision stays with an endpoint that has read the conversation, or its beginning, before and is expected to
+ * have it in its prompt cache. Staying is no rule: what it saves in cost and time is weighed like everything else.
+ */
+export enum Affinity {
+  /** UNSPECIFIED - No endpoint has read any of it of late. */
+  UNSPECIFIED = 0,
+  /** KEPT - The chosen endpoint has. */
+  KEPT = 1,
+  /** LEFT - Others have, and the chosen one is better all the same, or they are not eligible. */
+  LEFT = 2,
+}
+
 /** Why the chosen endpoint was chosen. */
 export enum DecisionReason {
   /** UNSPECIFIED - Not set. */
@@ -181,6 +194,13 @@ export interface Routing {
    * but not returned.
    */
   includeShadows: boolean;
+  /**
+   * What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+   * again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+   * it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+   * Empty: the text alone tells.
+   */
+  conversationId: string;
 }
 
 /**
@@ -415,6 +435,8 @@ export interface Decision {
    * set, or it has none.
    */
   shadows: ShadowDecision[];
+  /** Whether the choice stays where the conversation has been read before. */
+  affinity: Affinity;
 }
 
 /** How a router that shares its requests with others came to decide this one, or another in its place. */
@@ -508,7 +530,14 @@ export interface Candidate {
    * The probability that its answer falls short of the best candidate's by more than a bound with a risk allows, 0 to 1;
    * of several such bounds the highest. 1: more than 0.5. Absent: no bound states a risk, or it is unknown.
    */
-  shortfallRisk?: number | undefined;
+  shortfallRisk?:
+    | number
+    | undefined;
+  /**
+   * Tokens of the prompt that the endpoint is expected to have in its prompt cache; its cost and its time to the first
+   * token are those with them. 0: none.
+   */
+  cachedInputTokenCount: number;
 }
 
 /** A predicted quality with its honest interval. */
@@ -819,6 +848,7 @@ function createBaseRouting(): Routing {
     seed: undefined,
     assignmentKey: "",
     includeShadows: false,
+    conversationId: "",
   };
 }
 
@@ -844,6 +874,9 @@ export const Routing: MessageFns<Routing> = {
     }
     if (message.includeShadows !== false) {
       writer.uint32(48).bool(message.includeShadows);
+    }
+    if (message.conversationId !== "") {
+      writer.uint32(58).string(message.conversationId);
     }
     return writer;
   },
@@ -909,6 +942,14 @@ export const Routing: MessageFns<Routing> = {
             message.includeShadows = reader.bool();
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.conversationId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -936,6 +977,7 @@ export const Routing: MessageFns<Routing> = {
     message.seed = (object.seed !== undefined && object.seed !== null) ? BigInt(object.seed) : undefined;
     message.assignmentKey = object.assignmentKey ?? "";
     message.includeShadows = object.includeShadows ?? false;
+    message.conversationId = object.conversationId ?? "";
     return message;
   },
 };
@@ -1970,6 +2012,7 @@ function createBaseDecision(): Decision {
     routerText: "",
     assignment: undefined,
     shadows: [],
+    affinity: 0,
   };
 }
 
@@ -2031,6 +2074,9 @@ export const Decision: MessageFns<Decision> = {
     }
     for (const v of message.shadows) {
       ShadowDecision.encode(v!, writer.uint32(138).fork()).join();
+    }
+    if (message.affinity !== 0) {
+      writer.uint32(144).int32(message.affinity);
     }
     return writer;
   },
@@ -2184,6 +2230,14 @@ export const Decision: MessageFns<Decision> = {
             message.shadows.push(ShadowDecision.decode(reader, reader.uint32()));
             continue;
           }
+          case 18: {
+            if (tag !== 144) {
+              break;
+            }
+
+            message.affinity = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2224,6 +2278,7 @@ export const Decision: MessageFns<Decision> = {
       ? Assignment.fromPartial(object.assignment)
       : undefined;
     message.shadows = object.shadows?.map((e) => ShadowDecision.fromPartial(e)) || [];
+    message.affinity = object.affinity ?? 0;
     return message;
   },
 };
@@ -2464,6 +2519,7 @@ function createBaseCandidate(): Candidate {
     rejections: [],
     alternative: 0,
     shortfallRisk: undefined,
+    cachedInputTokenCount: 0,
   };
 }
 
@@ -2522,6 +2578,9 @@ export const Candidate: MessageFns<Candidate> = {
     }
     if (message.shortfallRisk !== undefined) {
       writer.uint32(145).double(message.shortfallRisk);
+    }
+    if (message.cachedInputTokenCount !== 0) {
+      writer.uint32(153).double(message.cachedInputTokenCount);
     }
     return writer;
   },
@@ -2683,6 +2742,14 @@ export const Candidate: MessageFns<Candidate> = {
             message.shortfallRisk = reader.double();
             continue;
           }
+          case 19: {
+            if (tag !== 153) {
+              break;
+            }
+
+            message.cachedInputTokenCount = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2728,6 +2795,7 @@ export const Candidate: MessageFns<Candidate> = {
     message.rejections = object.rejections?.map((e) => Rejection.fromPartial(e)) || [];
     message.alternative = object.alternative ?? 0;
     message.shortfallRisk = object.shortfallRisk ?? undefined;
+    message.cachedInputTokenCount = object.cachedInputTokenCount ?? 0;
     return message;
   },
 };

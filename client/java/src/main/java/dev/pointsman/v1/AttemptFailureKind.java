@@ -236,7 +236,7 @@ public enum AttemptFailureKind
   }
   public static com.google.protobuf.Descriptors.EnumDescriptor
       getDescriptor() {
-    return dev.pointsman.v1.RoutingProto.getDescriptor().getEnumType(5);
+    return dev.pointsman.v1.RoutingProto.getDescriptor().getEnumType(6);
   }
 
   private static final AttemptFailureKind[] VALUES = values();

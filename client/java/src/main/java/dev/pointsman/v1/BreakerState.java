@@ -151,7 +151,7 @@ public enum BreakerState
   }
   public static com.google.protobuf.Descriptors.EnumDescriptor
       getDescriptor() {
-    return dev.pointsman.v1.RoutingProto.getDescriptor().getEnumType(6);
+    return dev.pointsman.v1.RoutingProto.getDescriptor().getEnumType(7);
   }
 
   private static final BreakerState[] VALUES = values();

@@ -693,6 +693,22 @@ private static final long serialVersionUID = 0L;
     return shortfallRisk_;
   }
 
+  public static final int CACHED_INPUT_TOKEN_COUNT_FIELD_NUMBER = 19;
+  private double cachedInputTokenCount_ = 0D;
+  /**
+   * <pre>
+   * Tokens of the prompt that the endpoint is expected to have in its prompt cache; its cost and its time to the first
+   * token are those with them. 0: none.
+   * </pre>
+   *
+   * <code>double cached_input_token_count = 19;</code>
+   * @return The cachedInputTokenCount.
+   */
+  @java.lang.Override
+  public double getCachedInputTokenCount() {
+    return cachedInputTokenCount_;
+  }
+
   private byte memoizedIsInitialized = -1;
   @java.lang.Override
   public final boolean isInitialized() {
@@ -760,6 +776,9 @@ private static final long serialVersionUID = 0L;
     }
     if (((bitField0_ & 0x00000200) != 0)) {
       output.writeDouble(18, shortfallRisk_);
+    }
+    if (java.lang.Double.doubleToRawLongBits(cachedInputTokenCount_) != 0) {
+      output.writeDouble(19, cachedInputTokenCount_);
     }
     getUnknownFields().writeTo(output);
   }
@@ -843,6 +862,10 @@ private static final long serialVersionUID = 0L;
     if (((bitField0_ & 0x00000200) != 0)) {
       size += com.google.protobuf.CodedOutputStream
         .computeDoubleSize(18, shortfallRisk_);
+    }
+    if (java.lang.Double.doubleToRawLongBits(cachedInputTokenCount_) != 0) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeDoubleSize(19, cachedInputTokenCount_);
     }
     return size;
   }
@@ -940,6 +963,9 @@ private static final long serialVersionUID = 0L;
           != java.lang.Double.doubleToLongBits(
               other.getShortfallRisk())) return false;
     }
+    if (java.lang.Double.doubleToLongBits(getCachedInputTokenCount())
+        != java.lang.Double.doubleToLongBits(
+            other.getCachedInputTokenCount())) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -1017,6 +1043,9 @@ private static final long serialVersionUID = 0L;
       hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
           java.lang.Double.doubleToLongBits(getShortfallRisk()));
     }
+    hash = (37 * hash) + CACHED_INPUT_TOKEN_COUNT_FIELD_NUMBER;
+    hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
+        java.lang.Double.doubleToLongBits(getCachedInputTokenCount()));
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
     return hash;
@@ -1214,6 +1243,7 @@ private static final long serialVersionUID = 0L;
       bitField0_ = (bitField0_ & ~0x00008000);
       alternative_ = 0;
       shortfallRisk_ = 0D;
+      cachedInputTokenCount_ = 0D;
       return this;
     }
 
@@ -1338,6 +1368,9 @@ private static final long serialVersionUID = 0L;
         result.shortfallRisk_ = shortfallRisk_;
         to_bitField0_ |= 0x00000200;
       }
+      if (((from_bitField0_ & 0x00040000) != 0)) {
+        result.cachedInputTokenCount_ = cachedInputTokenCount_;
+      }
       result.bitField0_ |= to_bitField0_;
     }
 
@@ -1458,6 +1491,9 @@ private static final long serialVersionUID = 0L;
       }
       if (other.hasShortfallRisk()) {
         setShortfallRisk(other.getShortfallRisk());
+      }
+      if (java.lang.Double.doubleToRawLongBits(other.getCachedInputTokenCount()) != 0) {
+        setCachedInputTokenCount(other.getCachedInputTokenCount());
       }
       this.mergeUnknownFields(other.getUnknownFields());
       onChanged();
@@ -1601,6 +1637,11 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00020000;
               break;
             } // case 145
+            case 153: {
+              cachedInputTokenCount_ = input.readDouble();
+              bitField0_ |= 0x00040000;
+              break;
+            } // case 153
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -3715,6 +3756,53 @@ private static final long serialVersionUID = 0L;
     public Builder clearShortfallRisk() {
       bitField0_ = (bitField0_ & ~0x00020000);
       shortfallRisk_ = 0D;
+      onChanged();
+      return this;
+    }
+
+    private double cachedInputTokenCount_ ;
+    /**
+     * <pre>
+     * Tokens of the prompt that the endpoint is expected to have in its prompt cache; its cost and its time to the first
+     * token are those with them. 0: none.
+     * </pre>
+     *
+     * <code>double cached_input_token_count = 19;</code>
+     * @return The cachedInputTokenCount.
+     */
+    @java.lang.Override
+    public double getCachedInputTokenCount() {
+      return cachedInputTokenCount_;
+    }
+    /**
+     * <pre>
+     * Tokens of the prompt that the endpoint is expected to have in its prompt cache; its cost and its time to the first
+     * token are those with them. 0: none.
+     * </pre>
+     *
+     * <code>double cached_input_token_count = 19;</code>
+     * @param value The cachedInputTokenCount to set.
+     * @return This builder for chaining.
+     */
+    public Builder setCachedInputTokenCount(double value) {
+
+      cachedInputTokenCount_ = value;
+      bitField0_ |= 0x00040000;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Tokens of the prompt that the endpoint is expected to have in its prompt cache; its cost and its time to the first
+     * token are those with them. 0: none.
+     * </pre>
+     *
+     * <code>double cached_input_token_count = 19;</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearCachedInputTokenCount() {
+      bitField0_ = (bitField0_ & ~0x00040000);
+      cachedInputTokenCount_ = 0D;
       onChanged();
       return this;
     }

@@ -419,4 +419,15 @@ public interface CandidateOrBuilder extends
    * @return The shortfallRisk.
    */
   double getShortfallRisk();
+
+  /**
+   * <pre>
+   * Tokens of the prompt that the endpoint is expected to have in its prompt cache; its cost and its time to the first
+   * token are those with them. 0: none.
+   * </pre>
+   *
+   * <code>double cached_input_token_count = 19;</code>
+   * @return The cachedInputTokenCount.
+   */
+  double getCachedInputTokenCount();
 }

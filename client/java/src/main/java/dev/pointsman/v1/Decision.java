@@ -43,6 +43,7 @@ private static final long serialVersionUID = 0L;
     qualityArtifact_ = "";
     routerText_ = "";
     shadows_ = java.util.Collections.emptyList();
+    affinity_ = 0;
   }
 
   public static final com.google.protobuf.Descriptors.Descriptor
@@ -757,6 +758,32 @@ private static final long serialVersionUID = 0L;
     return shadows_.get(index);
   }
 
+  public static final int AFFINITY_FIELD_NUMBER = 18;
+  private int affinity_ = 0;
+  /**
+   * <pre>
+   * Whether the choice stays where the conversation has been read before.
+   * </pre>
+   *
+   * <code>.pointsman.v1.Affinity affinity = 18;</code>
+   * @return The enum numeric value on the wire for affinity.
+   */
+  @java.lang.Override public int getAffinityValue() {
+    return affinity_;
+  }
+  /**
+   * <pre>
+   * Whether the choice stays where the conversation has been read before.
+   * </pre>
+   *
+   * <code>.pointsman.v1.Affinity affinity = 18;</code>
+   * @return The affinity.
+   */
+  @java.lang.Override public dev.pointsman.v1.Affinity getAffinity() {
+    dev.pointsman.v1.Affinity result = dev.pointsman.v1.Affinity.forNumber(affinity_);
+    return result == null ? dev.pointsman.v1.Affinity.UNRECOGNIZED : result;
+  }
+
   private byte memoizedIsInitialized = -1;
   @java.lang.Override
   public final boolean isInitialized() {
@@ -821,6 +848,9 @@ private static final long serialVersionUID = 0L;
     }
     for (int i = 0; i < shadows_.size(); i++) {
       output.writeMessage(17, shadows_.get(i));
+    }
+    if (affinity_ != dev.pointsman.v1.Affinity.AFFINITY_UNSPECIFIED.getNumber()) {
+      output.writeEnum(18, affinity_);
     }
     getUnknownFields().writeTo(output);
   }
@@ -896,6 +926,10 @@ private static final long serialVersionUID = 0L;
           }
           size += 2 * count;
         }
+    if (affinity_ != dev.pointsman.v1.Affinity.AFFINITY_UNSPECIFIED.getNumber()) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeEnumSize(18, affinity_);
+    }
     return size;
   }
   @java.lang.Override
@@ -963,6 +997,7 @@ private static final long serialVersionUID = 0L;
     }
     if (!getShadowsList()
         .equals(other.getShadowsList())) return false;
+    if (affinity_ != other.affinity_) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -1021,6 +1056,8 @@ private static final long serialVersionUID = 0L;
       hash = (37 * hash) + SHADOWS_FIELD_NUMBER;
       hash = (53 * hash) + getShadowsList().hashCode();
     }
+    hash = (37 * hash) + AFFINITY_FIELD_NUMBER;
+    hash = (53 * hash) + affinity_;
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
     return hash;
@@ -1207,6 +1244,7 @@ private static final long serialVersionUID = 0L;
         shadowsBuilder_.clear();
       }
       bitField0_ = (bitField0_ & ~0x00010000);
+      affinity_ = 0;
       return this;
     }
 
@@ -1316,6 +1354,9 @@ private static final long serialVersionUID = 0L;
             ? assignment_
             : assignmentBuilder_.build();
         to_bitField0_ |= 0x00000004;
+      }
+      if (((from_bitField0_ & 0x00020000) != 0)) {
+        result.affinity_ = affinity_;
       }
       result.bitField0_ |= to_bitField0_;
     }
@@ -1444,6 +1485,9 @@ private static final long serialVersionUID = 0L;
             shadowsBuilder_.addAllMessages(other.shadows_);
           }
         }
+      }
+      if (other.affinity_ != 0) {
+        setAffinityValue(other.getAffinityValue());
       }
       this.mergeUnknownFields(other.getUnknownFields());
       onChanged();
@@ -1578,6 +1622,11 @@ private static final long serialVersionUID = 0L;
               }
               break;
             } // case 138
+            case 144: {
+              affinity_ = input.readEnum();
+              bitField0_ |= 0x00020000;
+              break;
+            } // case 144
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -3664,6 +3713,78 @@ private static final long serialVersionUID = 0L;
         shadows_ = null;
       }
       return shadowsBuilder_;
+    }
+
+    private int affinity_ = 0;
+    /**
+     * <pre>
+     * Whether the choice stays where the conversation has been read before.
+     * </pre>
+     *
+     * <code>.pointsman.v1.Affinity affinity = 18;</code>
+     * @return The enum numeric value on the wire for affinity.
+     */
+    @java.lang.Override public int getAffinityValue() {
+      return affinity_;
+    }
+    /**
+     * <pre>
+     * Whether the choice stays where the conversation has been read before.
+     * </pre>
+     *
+     * <code>.pointsman.v1.Affinity affinity = 18;</code>
+     * @param value The enum numeric value on the wire for affinity to set.
+     * @return This builder for chaining.
+     */
+    public Builder setAffinityValue(int value) {
+      affinity_ = value;
+      bitField0_ |= 0x00020000;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Whether the choice stays where the conversation has been read before.
+     * </pre>
+     *
+     * <code>.pointsman.v1.Affinity affinity = 18;</code>
+     * @return The affinity.
+     */
+    @java.lang.Override
+    public dev.pointsman.v1.Affinity getAffinity() {
+      dev.pointsman.v1.Affinity result = dev.pointsman.v1.Affinity.forNumber(affinity_);
+      return result == null ? dev.pointsman.v1.Affinity.UNRECOGNIZED : result;
+    }
+    /**
+     * <pre>
+     * Whether the choice stays where the conversation has been read before.
+     * </pre>
+     *
+     * <code>.pointsman.v1.Affinity affinity = 18;</code>
+     * @param value The affinity to set.
+     * @throws IllegalArgumentException if UNRECOGNIZED is provided.
+     * @return This builder for chaining.
+     */
+    public Builder setAffinity(dev.pointsman.v1.Affinity value) {
+      if (value == null) { throw new NullPointerException(); }
+      bitField0_ |= 0x00020000;
+      affinity_ = value.getNumber();
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * Whether the choice stays where the conversation has been read before.
+     * </pre>
+     *
+     * <code>.pointsman.v1.Affinity affinity = 18;</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearAffinity() {
+      bitField0_ = (bitField0_ & ~0x00020000);
+      affinity_ = 0;
+      onChanged();
+      return this;
     }
 
     // @@protoc_insertion_point(builder_scope:pointsman.v1.Decision)

@@ -397,4 +397,23 @@ public interface DecisionOrBuilder extends
    */
   dev.pointsman.v1.ShadowDecisionOrBuilder getShadowsOrBuilder(
       int index);
+
+  /**
+   * <pre>
+   * Whether the choice stays where the conversation has been read before.
+   * </pre>
+   *
+   * <code>.pointsman.v1.Affinity affinity = 18;</code>
+   * @return The enum numeric value on the wire for affinity.
+   */
+  int getAffinityValue();
+  /**
+   * <pre>
+   * Whether the choice stays where the conversation has been read before.
+   * </pre>
+   *
+   * <code>.pointsman.v1.Affinity affinity = 18;</code>
+   * @return The affinity.
+   */
+  dev.pointsman.v1.Affinity getAffinity();
 }

@@ -204,7 +204,7 @@ public enum DecisionReason
   }
   public static com.google.protobuf.Descriptors.EnumDescriptor
       getDescriptor() {
-    return dev.pointsman.v1.RoutingProto.getDescriptor().getEnumType(3);
+    return dev.pointsman.v1.RoutingProto.getDescriptor().getEnumType(4);
   }
 
   private static final DecisionReason[] VALUES = values();

@@ -304,7 +304,7 @@ public enum RejectionReason
   }
   public static com.google.protobuf.Descriptors.EnumDescriptor
       getDescriptor() {
-    return dev.pointsman.v1.RoutingProto.getDescriptor().getEnumType(4);
+    return dev.pointsman.v1.RoutingProto.getDescriptor().getEnumType(5);
   }
 
   private static final RejectionReason[] VALUES = values();

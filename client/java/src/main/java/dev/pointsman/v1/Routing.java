@@ -34,6 +34,7 @@ private static final long serialVersionUID = 0L;
   private Routing() {
     router_ = "";
     assignmentKey_ = "";
+    conversationId_ = "";
   }
 
   public static final com.google.protobuf.Descriptors.Descriptor
@@ -274,6 +275,59 @@ private static final long serialVersionUID = 0L;
     return includeShadows_;
   }
 
+  public static final int CONVERSATION_ID_FIELD_NUMBER = 7;
+  @SuppressWarnings("serial")
+  private volatile java.lang.Object conversationId_ = "";
+  /**
+   * <pre>
+   * What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+   * again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+   * it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+   * Empty: the text alone tells.
+   * </pre>
+   *
+   * <code>string conversation_id = 7;</code>
+   * @return The conversationId.
+   */
+  @java.lang.Override
+  public java.lang.String getConversationId() {
+    java.lang.Object ref = conversationId_;
+    if (ref instanceof java.lang.String) {
+      return (java.lang.String) ref;
+    } else {
+      com.google.protobuf.ByteString bs = 
+          (com.google.protobuf.ByteString) ref;
+      java.lang.String s = bs.toStringUtf8();
+      conversationId_ = s;
+      return s;
+    }
+  }
+  /**
+   * <pre>
+   * What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+   * again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+   * it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+   * Empty: the text alone tells.
+   * </pre>
+   *
+   * <code>string conversation_id = 7;</code>
+   * @return The bytes for conversationId.
+   */
+  @java.lang.Override
+  public com.google.protobuf.ByteString
+      getConversationIdBytes() {
+    java.lang.Object ref = conversationId_;
+    if (ref instanceof java.lang.String) {
+      com.google.protobuf.ByteString b = 
+          com.google.protobuf.ByteString.copyFromUtf8(
+              (java.lang.String) ref);
+      conversationId_ = b;
+      return b;
+    } else {
+      return (com.google.protobuf.ByteString) ref;
+    }
+  }
+
   private byte memoizedIsInitialized = -1;
   @java.lang.Override
   public final boolean isInitialized() {
@@ -306,6 +360,9 @@ private static final long serialVersionUID = 0L;
     if (includeShadows_ != false) {
       output.writeBool(6, includeShadows_);
     }
+    if (!com.google.protobuf.GeneratedMessage.isStringEmpty(conversationId_)) {
+      com.google.protobuf.GeneratedMessage.writeString(output, 7, conversationId_);
+    }
     getUnknownFields().writeTo(output);
   }
   private int computeSerializedSize_0() {
@@ -331,6 +388,9 @@ private static final long serialVersionUID = 0L;
     if (includeShadows_ != false) {
       size += com.google.protobuf.CodedOutputStream
         .computeBoolSize(6, includeShadows_);
+    }
+    if (!com.google.protobuf.GeneratedMessage.isStringEmpty(conversationId_)) {
+      size += com.google.protobuf.GeneratedMessage.computeStringSize(7, conversationId_);
     }
     return size;
   }
@@ -377,6 +437,8 @@ private static final long serialVersionUID = 0L;
         .equals(other.getAssignmentKey())) return false;
     if (getIncludeShadows()
         != other.getIncludeShadows()) return false;
+    if (!getConversationId()
+        .equals(other.getConversationId())) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -408,6 +470,8 @@ private static final long serialVersionUID = 0L;
     hash = (37 * hash) + INCLUDE_SHADOWS_FIELD_NUMBER;
     hash = (53 * hash) + com.google.protobuf.Internal.hashBoolean(
         getIncludeShadows());
+    hash = (37 * hash) + CONVERSATION_ID_FIELD_NUMBER;
+    hash = (53 * hash) + getConversationId().hashCode();
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
     return hash;
@@ -564,6 +628,7 @@ private static final long serialVersionUID = 0L;
       seed_ = 0L;
       assignmentKey_ = "";
       includeShadows_ = false;
+      conversationId_ = "";
       return this;
     }
 
@@ -623,6 +688,9 @@ private static final long serialVersionUID = 0L;
       if (((from_bitField0_ & 0x00000020) != 0)) {
         result.includeShadows_ = includeShadows_;
       }
+      if (((from_bitField0_ & 0x00000040) != 0)) {
+        result.conversationId_ = conversationId_;
+      }
       result.bitField0_ |= to_bitField0_;
     }
 
@@ -659,6 +727,11 @@ private static final long serialVersionUID = 0L;
       }
       if (other.getIncludeShadows() != false) {
         setIncludeShadows(other.getIncludeShadows());
+      }
+      if (!other.getConversationId().isEmpty()) {
+        conversationId_ = other.conversationId_;
+        bitField0_ |= 0x00000040;
+        onChanged();
       }
       this.mergeUnknownFields(other.getUnknownFields());
       onChanged();
@@ -720,6 +793,11 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00000020;
               break;
             } // case 48
+            case 58: {
+              conversationId_ = input.readStringRequireUtf8();
+              bitField0_ |= 0x00000040;
+              break;
+            } // case 58
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -1349,6 +1427,113 @@ private static final long serialVersionUID = 0L;
     public Builder clearIncludeShadows() {
       bitField0_ = (bitField0_ & ~0x00000020);
       includeShadows_ = false;
+      onChanged();
+      return this;
+    }
+
+    private java.lang.Object conversationId_ = "";
+    /**
+     * <pre>
+     * What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+     * again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+     * it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+     * Empty: the text alone tells.
+     * </pre>
+     *
+     * <code>string conversation_id = 7;</code>
+     * @return The conversationId.
+     */
+    public java.lang.String getConversationId() {
+      java.lang.Object ref = conversationId_;
+      if (!(ref instanceof java.lang.String)) {
+        com.google.protobuf.ByteString bs =
+            (com.google.protobuf.ByteString) ref;
+        java.lang.String s = bs.toStringUtf8();
+        conversationId_ = s;
+        return s;
+      } else {
+        return (java.lang.String) ref;
+      }
+    }
+    /**
+     * <pre>
+     * What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+     * again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+     * it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+     * Empty: the text alone tells.
+     * </pre>
+     *
+     * <code>string conversation_id = 7;</code>
+     * @return The bytes for conversationId.
+     */
+    public com.google.protobuf.ByteString
+        getConversationIdBytes() {
+      java.lang.Object ref = conversationId_;
+      if (ref instanceof String) {
+        com.google.protobuf.ByteString b = 
+            com.google.protobuf.ByteString.copyFromUtf8(
+                (java.lang.String) ref);
+        conversationId_ = b;
+        return b;
+      } else {
+        return (com.google.protobuf.ByteString) ref;
+      }
+    }
+    /**
+     * <pre>
+     * What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+     * again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+     * it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+     * Empty: the text alone tells.
+     * </pre>
+     *
+     * <code>string conversation_id = 7;</code>
+     * @param value The conversationId to set.
+     * @return This builder for chaining.
+     */
+    public Builder setConversationId(
+        java.lang.String value) {
+      if (value == null) { throw new NullPointerException(); }
+      conversationId_ = value;
+      bitField0_ |= 0x00000040;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+     * again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+     * it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+     * Empty: the text alone tells.
+     * </pre>
+     *
+     * <code>string conversation_id = 7;</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearConversationId() {
+      conversationId_ = getDefaultInstance().getConversationId();
+      bitField0_ = (bitField0_ & ~0x00000040);
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+     * again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+     * it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+     * Empty: the text alone tells.
+     * </pre>
+     *
+     * <code>string conversation_id = 7;</code>
+     * @param value The bytes for conversationId to set.
+     * @return This builder for chaining.
+     */
+    public Builder setConversationIdBytes(
+        com.google.protobuf.ByteString value) {
+      if (value == null) { throw new NullPointerException(); }
+      checkByteStringIsUtf8(value);
+      conversationId_ = value;
+      bitField0_ |= 0x00000040;
       onChanged();
       return this;
     }

@@ -139,4 +139,30 @@ public interface RoutingOrBuilder extends
    * @return The includeShadows.
    */
   boolean getIncludeShadows();
+
+  /**
+   * <pre>
+   * What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+   * again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+   * it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+   * Empty: the text alone tells.
+   * </pre>
+   *
+   * <code>string conversation_id = 7;</code>
+   * @return The conversationId.
+   */
+  java.lang.String getConversationId();
+  /**
+   * <pre>
+   * What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+   * again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+   * it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+   * Empty: the text alone tells.
+   * </pre>
+   *
+   * <code>string conversation_id = 7;</code>
+   * @return The bytes for conversationId.
+   */
+  com.google.protobuf.ByteString
+      getConversationIdBytes();
 }

@@ -192,222 +192,226 @@ public final class RoutingProto extends com.google.protobuf.GeneratedFile {
     java.lang.String[] descriptorData = {
       "\n\032pointsman/v1/routing.proto\022\014pointsman." +
       "v1\032\036google/protobuf/duration.proto\032\037goog" +
-      "le/protobuf/timestamp.proto\"\306\001\n\007Routing\022" +
+      "le/protobuf/timestamp.proto\"\337\001\n\007Routing\022" +
       "\016\n\006router\030\001 \001(\t\022.\n\013constraints\030\002 \001(\0132\031.p" +
       "ointsman.v1.Constraints\022.\n\013preferences\030\003" +
       " \001(\0132\031.pointsman.v1.Preferences\022\021\n\004seed\030" +
       "\004 \001(\003H\000\210\001\001\022\026\n\016assignment_key\030\005 \001(\t\022\027\n\017in" +
-      "clude_shadows\030\006 \001(\010B\007\n\005_seed\"\314\006\n\013Constra" +
-      "ints\022\016\n\006models\030\001 \003(\t\022\021\n\tproviders\030\002 \003(\t\022" +
-      "\021\n\tendpoints\030\003 \003(\t\022\023\n\013skip_models\030\004 \003(\t\022" +
-      "\026\n\016skip_providers\030\005 \003(\t\022\026\n\016skip_endpoint" +
-      "s\030\006 \003(\t\022+\n\007quality\030\007 \001(\0132\032.pointsman.v1." +
-      "QualityBound\0224\n\020relative_quality\030\010 \001(\0132\032" +
-      ".pointsman.v1.QualityBound\0222\n\020request_co" +
-      "st_usd\030\t \001(\0132\030.pointsman.v1.ValueBound\022>" +
-      "\n\034price_usd_per_million_tokens\030\n \001(\0132\030.p" +
-      "ointsman.v1.ValueBound\022D\n\"input_price_us" +
-      "d_per_million_tokens\030\013 \001(\0132\030.pointsman.v" +
-      "1.ValueBound\022E\n#output_price_usd_per_mil" +
-      "lion_tokens\030\014 \001(\0132\030.pointsman.v1.ValueBo" +
-      "und\022)\n\004ttft\030\r \001(\0132\033.pointsman.v1.Duratio" +
-      "nBound\0228\n\023inter_token_latency\030\016 \001(\0132\033.po" +
-      "intsman.v1.DurationBound\0227\n\022end_to_end_l" +
-      "atency\030\017 \001(\0132\033.pointsman.v1.DurationBoun" +
-      "d\022=\n\030output_tokens_per_second\030\020 \001(\0132\033.po" +
-      "intsman.v1.QuantileBound\022,\n\nerror_rate\030\021" +
-      " \001(\0132\030.pointsman.v1.ValueBound\022.\n\014capabi" +
-      "lities\030\022 \003(\0162\030.pointsman.v1.Capability\022#" +
-      "\n\006labels\030\023 \003(\0132\023.pointsman.v1.Label\"^\n\014Q" +
-      "ualityBound\022\020\n\003min\030\001 \001(\001H\000\210\001\001\022\020\n\003max\030\002 \001" +
-      "(\001H\001\210\001\001\022\021\n\004risk\030\003 \001(\001H\002\210\001\001B\006\n\004_minB\006\n\004_m" +
-      "axB\007\n\005_risk\"@\n\nValueBound\022\020\n\003min\030\001 \001(\001H\000" +
-      "\210\001\001\022\020\n\003max\030\002 \001(\001H\001\210\001\001B\006\n\004_minB\006\n\004_max\"g\n" +
-      "\rQuantileBound\022\020\n\003min\030\001 \001(\001H\000\210\001\001\022\020\n\003max\030" +
-      "\002 \001(\001H\001\210\001\001\022\025\n\010quantile\030\003 \001(\001H\002\210\001\001B\006\n\004_mi" +
-      "nB\006\n\004_maxB\013\n\t_quantile\"\203\001\n\rDurationBound" +
-      "\022&\n\003min\030\001 \001(\0132\031.google.protobuf.Duration" +
-      "\022&\n\003max\030\002 \001(\0132\031.google.protobuf.Duration" +
-      "\022\025\n\010quantile\030\003 \001(\001H\000\210\001\001B\013\n\t_quantile\"#\n\005" +
-      "Label\022\013\n\003key\030\001 \001(\t\022\r\n\005value\030\002 \001(\t\"p\n\013Pre" +
-      "ferences\022(\n\007weights\030\001 \001(\0132\025.pointsman.v1" +
-      ".WeightsH\000\022,\n\tobjective\030\002 \001(\0132\027.pointsma" +
-      "n.v1.ObjectiveH\000B\t\n\007ranking\"\246\002\n\007Weights\022" +
-      "\017\n\007quality\030\001 \001(\001\022\030\n\020request_cost_usd\030\002 \001" +
-      "(\001\022$\n\034price_usd_per_million_tokens\030\003 \001(\001" +
-      "\022*\n\"input_price_usd_per_million_tokens\030\004" +
-      " \001(\001\022+\n#output_price_usd_per_million_tok" +
-      "ens\030\005 \001(\001\022\024\n\014ttft_seconds\030\006 \001(\001\022#\n\033inter" +
-      "_token_latency_seconds\030\007 \001(\001\022\"\n\032end_to_e" +
-      "nd_latency_seconds\030\010 \001(\001\022\022\n\nerror_rate\030\t" +
-      " \001(\001\"]\n\tObjective\022$\n\006metric\030\001 \001(\0162\024.poin" +
-      "tsman.v1.Metric\022*\n\tdirection\030\002 \001(\0162\027.poi" +
-      "ntsman.v1.Direction\"\367\003\n\010Decision\022\n\n\002id\030\001" +
-      " \001(\t\022\020\n\010endpoint\030\002 \001(\t\022\r\n\005model\030\003 \001(\t\022\020\n" +
-      "\010provider\030\004 \001(\t\022,\n\006reason\030\005 \001(\0162\034.points" +
-      "man.v1.DecisionReason\022\023\n\013probability\030\006 \001" +
-      "(\001\022+\n\ncandidates\030\007 \003(\0132\027.pointsman.v1.Ca" +
-      "ndidate\022\016\n\006router\030\010 \001(\t\022\026\n\016router_versio" +
-      "n\030\t \001(\t\022.\n\013runtime_age\030\n \001(\0132\031.google.pr" +
-      "otobuf.Duration\022\031\n\021input_token_count\030\013 \001" +
-      "(\003\022\014\n\004seed\030\014 \001(\003\022/\n\013decide_time\030\r \001(\0132\032." +
-      "google.protobuf.Timestamp\022\030\n\020quality_art" +
-      "ifact\030\016 \001(\t\022\023\n\013router_text\030\017 \001(\t\022,\n\nassi" +
-      "gnment\030\020 \001(\0132\030.pointsman.v1.Assignment\022-" +
-      "\n\007shadows\030\021 \003(\0132\034.pointsman.v1.ShadowDec" +
-      "ision\"F\n\nAssignment\022\024\n\014asked_router\030\001 \001(" +
-      "\t\022\023\n\013probability\030\002 \001(\001\022\r\n\005keyed\030\003 \001(\010\"\350\001" +
-      "\n\016ShadowDecision\022\016\n\006router\030\001 \001(\t\022\026\n\016rout" +
-      "er_version\030\002 \001(\t\022\030\n\020quality_artifact\030\003 \001" +
-      "(\t\022\020\n\010endpoint\030\004 \001(\t\022,\n\006reason\030\005 \001(\0162\034.p" +
-      "ointsman.v1.DecisionReason\0220\n\007quality\030\006 " +
-      "\001(\0132\037.pointsman.v1.QualityPrediction\022\025\n\010" +
-      "cost_usd\030\007 \001(\001H\000\210\001\001B\013\n\t_cost_usd\"\255\005\n\tCan" +
-      "didate\022\020\n\010endpoint\030\001 \001(\t\022\r\n\005model\030\002 \001(\t\022" +
-      "\020\n\010provider\030\003 \001(\t\022\014\n\004rank\030\004 \001(\005\022\024\n\007utili" +
-      "ty\030\005 \001(\001H\000\210\001\001\022\023\n\013probability\030\006 \001(\001\0220\n\007qu" +
-      "ality\030\007 \001(\0132\037.pointsman.v1.QualityPredic" +
-      "tion\022\037\n\022output_token_count\030\010 \001(\001H\001\210\001\001\022\025\n" +
-      "\010cost_usd\030\t \001(\001H\002\210\001\001\022+\n\004ttft\030\n \001(\0132\035.poi" +
-      "ntsman.v1.LatencyEstimate\022:\n\023inter_token" +
-      "_latency\030\013 \001(\0132\035.pointsman.v1.LatencyEst" +
-      "imate\0225\n\022end_to_end_latency\030\014 \001(\0132\031.goog" +
-      "le.protobuf.Duration\022\027\n\nerror_rate\030\r \001(\001" +
-      "H\003\210\001\001\022.\n\013runtime_age\030\016 \001(\0132\031.google.prot" +
-      "obuf.Duration\0220\n\rutility_terms\030\017 \003(\0132\031.p" +
-      "ointsman.v1.UtilityTerm\022+\n\nrejections\030\020 " +
-      "\003(\0132\027.pointsman.v1.Rejection\022\023\n\013alternat" +
-      "ive\030\021 \001(\005\022\033\n\016shortfall_risk\030\022 \001(\001H\004\210\001\001B\n" +
-      "\n\010_utilityB\025\n\023_output_token_countB\013\n\t_co" +
-      "st_usdB\r\n\013_error_rateB\021\n\017_shortfall_risk" +
-      "\"<\n\021QualityPrediction\022\014\n\004mean\030\001 \001(\001\022\013\n\003l" +
-      "ow\030\002 \001(\001\022\014\n\004high\030\003 \001(\001\"\262\001\n\017LatencyEstima" +
-      "te\022\'\n\004mean\030\001 \001(\0132\031.google.protobuf.Durat" +
-      "ion\022&\n\003p50\030\002 \001(\0132\031.google.protobuf.Durat" +
-      "ion\022&\n\003p95\030\003 \001(\0132\031.google.protobuf.Durat" +
-      "ion\022&\n\003p99\030\004 \001(\0132\031.google.protobuf.Durat" +
-      "ion\"y\n\013UtilityTerm\022$\n\006metric\030\001 \001(\0162\024.poi" +
-      "ntsman.v1.Metric\022\016\n\006weight\030\002 \001(\001\022\r\n\005valu" +
-      "e\030\003 \001(\001\022\017\n\007assumed\030\004 \001(\010\022\024\n\014contribution" +
-      "\030\005 \001(\001\"\262\001\n\tRejection\022-\n\006reason\030\001 \001(\0162\035.p" +
-      "ointsman.v1.RejectionReason\022\022\n\nconstrain" +
-      "t\030\002 \001(\t\022$\n\006metric\030\003 \001(\0162\024.pointsman.v1.M" +
-      "etric\022\022\n\005limit\030\004 \001(\001H\000\210\001\001\022\023\n\006actual\030\005 \001(" +
-      "\001H\001\210\001\001B\010\n\006_limitB\t\n\007_actual\"\205\001\n\022NoEligib" +
-      "leEndpoint\022\023\n\013decision_id\030\001 \001(\t\022+\n\ncandi" +
-      "dates\030\002 \003(\0132\027.pointsman.v1.Candidate\022-\n\013" +
-      "relaxations\030\003 \003(\0132\030.pointsman.v1.Relaxat" +
-      "ion\"\\\n\nRelaxation\022\020\n\010endpoint\030\001 \001(\t\022*\n\007c" +
-      "hanges\030\002 \003(\0132\031.pointsman.v1.BoundChange\022" +
-      "\020\n\010distance\030\003 \001(\001\"p\n\013BoundChange\022$\n\006metr" +
-      "ic\030\001 \001(\0162\024.pointsman.v1.Metric\022\r\n\005bound\030" +
-      "\002 \001(\t\022\025\n\rrelaxed_bound\030\003 \001(\t\022\025\n\rrelaxed_" +
-      "limit\030\004 \001(\001\"W\n\021AttemptsExhausted\022\023\n\013deci" +
-      "sion_id\030\001 \001(\t\022-\n\010attempts\030\002 \003(\0132\033.points" +
-      "man.v1.AttemptFailed\":\n\016AttemptStarted\022\026" +
-      "\n\016attempt_number\030\001 \001(\005\022\020\n\010endpoint\030\002 \001(\t" +
-      "\"\247\001\n\rAttemptFailed\022\026\n\016attempt_number\030\001 \001" +
-      "(\005\022\020\n\010endpoint\030\002 \001(\t\022.\n\004kind\030\003 \001(\0162 .poi" +
-      "ntsman.v1.AttemptFailureKind\022\017\n\007message\030" +
-      "\004 \001(\t\022+\n\010duration\030\005 \001(\0132\031.google.protobu" +
-      "f.Duration\"\250\004\n\010Endpoint\022\014\n\004name\030\001 \001(\t\022\r\n" +
-      "\005model\030\002 \001(\t\022\020\n\010provider\030\003 \001(\t\022/\n\"input_" +
-      "price_usd_per_million_tokens\030\004 \001(\001H\000\210\001\001\022" +
-      "0\n#output_price_usd_per_million_tokens\030\005" +
-      " \001(\001H\001\210\001\001\0226\n)cached_input_price_usd_per_" +
-      "million_tokens\030\006 \001(\001H\002\210\001\001\022$\n\027max_context" +
-      "_token_count\030\007 \001(\003H\003\210\001\001\022#\n\026max_output_to" +
-      "ken_count\030\010 \001(\003H\004\210\001\001\022.\n\014capabilities\030\t \003" +
-      "(\0162\030.pointsman.v1.Capability\022#\n\006labels\030\n" +
-      " \003(\0132\023.pointsman.v1.LabelB%\n#_input_pric" +
-      "e_usd_per_million_tokensB&\n$_output_pric" +
-      "e_usd_per_million_tokensB,\n*_cached_inpu" +
-      "t_price_usd_per_million_tokensB\032\n\030_max_c" +
-      "ontext_token_countB\031\n\027_max_output_token_" +
-      "count\"\245\003\n\017EndpointRuntime\022+\n\004ttft\030\001 \001(\0132" +
-      "\035.pointsman.v1.LatencyEstimate\022:\n\023inter_" +
-      "token_latency\030\002 \001(\0132\035.pointsman.v1.Laten" +
-      "cyEstimate\022%\n\030output_tokens_per_second\030\003" +
-      " \001(\001H\000\210\001\001\022\027\n\nerror_rate\030\004 \001(\001H\001\210\001\001\022\027\n\017in" +
-      "_flight_count\030\005 \001(\005\0221\n\rbreaker_state\030\006 \001" +
-      "(\0162\032.pointsman.v1.BreakerState\022.\n\013retry_" +
-      "after\030\007 \001(\0132\031.google.protobuf.Duration\022\031" +
-      "\n\021observation_count\030\010 \001(\003\022&\n\003age\030\t \001(\0132\031" +
-      ".google.protobuf.DurationB\033\n\031_output_tok" +
-      "ens_per_secondB\r\n\013_error_rate\"\235\001\n\016Endpoi" +
-      "ntStatus\022(\n\010endpoint\030\001 \001(\0132\026.pointsman.v" +
-      "1.Endpoint\022.\n\007runtime\030\002 \001(\0132\035.pointsman." +
-      "v1.EndpointRuntime\0221\n\rsnapshot_time\030\003 \001(" +
-      "\0132\032.google.protobuf.Timestamp\"\226\002\n\006Router" +
-      "\022\014\n\004name\030\001 \001(\t\022\017\n\007version\030\002 \001(\t\022\023\n\013descr" +
-      "iption\030\003 \001(\t\022\014\n\004text\030\004 \001(\t\0227\n\020quality_ar" +
-      "tifact\030\005 \001(\0132\035.pointsman.v1.QualityArtif" +
-      "act\022.\n\013constraints\030\006 \001(\0132\031.pointsman.v1." +
-      "Constraints\022.\n\013preferences\030\007 \001(\0132\031.point" +
-      "sman.v1.Preferences\022 \n\005split\030\010 \003(\0132\021.poi" +
-      "ntsman.v1.Arm\022\017\n\007shadows\030\t \003(\t\"$\n\003Arm\022\016\n" +
-      "\006router\030\001 \001(\t\022\r\n\005share\030\002 \001(\001\"\211\001\n\017Quality" +
-      "Artifact\022\014\n\004name\030\001 \001(\t\022\017\n\007version\030\002 \001(\t\022" +
-      "/\n\013create_time\030\003 \001(\0132\032.google.protobuf.T" +
-      "imestamp\022\016\n\006models\030\004 \003(\t\022\026\n\016refused_upda" +
-      "te\030\005 \001(\t\"\341\002\n\007Outcome\022\023\n\013decision_id\030\001 \001(" +
-      "\t\022\020\n\010endpoint\030\002 \001(\t\022\'\n\004ttft\030\003 \001(\0132\031.goog" +
-      "le.protobuf.Duration\022+\n\010duration\030\004 \001(\0132\031" +
-      ".google.protobuf.Duration\022\036\n\021input_token" +
-      "_count\030\005 \001(\003H\000\210\001\001\022\037\n\022output_token_count\030" +
-      "\006 \001(\003H\001\210\001\001\0221\n\007failure\030\007 \001(\0162 .pointsman." +
-      "v1.AttemptFailureKind\022\024\n\007quality\030\010 \001(\001H\002" +
-      "\210\001\001\022\026\n\016quality_source\030\t \001(\tB\024\n\022_input_to" +
-      "ken_countB\025\n\023_output_token_countB\n\n\010_qua" +
-      "lity*\254\001\n\nCapability\022\032\n\026CAPABILITY_UNSPEC" +
-      "IFIED\020\000\022\024\n\020CAPABILITY_TOOLS\020\001\022\032\n\026CAPABIL" +
-      "ITY_IMAGE_INPUT\020\002\022\032\n\026CAPABILITY_JSON_OBJ" +
-      "ECT\020\003\022\032\n\026CAPABILITY_JSON_SCHEMA\020\004\022\030\n\024CAP" +
-      "ABILITY_REASONING\020\005*S\n\tDirection\022\031\n\025DIRE" +
-      "CTION_UNSPECIFIED\020\000\022\025\n\021DIRECTION_HIGHEST" +
-      "\020\001\022\024\n\020DIRECTION_LOWEST\020\002*\271\002\n\006Metric\022\026\n\022M" +
-      "ETRIC_UNSPECIFIED\020\000\022\022\n\016METRIC_QUALITY\020\001\022" +
-      "\033\n\027METRIC_RELATIVE_QUALITY\020\002\022\027\n\023METRIC_R" +
-      "EQUEST_COST\020\003\022\020\n\014METRIC_PRICE\020\004\022\026\n\022METRI" +
-      "C_INPUT_PRICE\020\005\022\027\n\023METRIC_OUTPUT_PRICE\020\006" +
-      "\022\017\n\013METRIC_TTFT\020\007\022\036\n\032METRIC_INTER_TOKEN_" +
-      "LATENCY\020\010\022\035\n\031METRIC_END_TO_END_LATENCY\020\t" +
-      "\022#\n\037METRIC_OUTPUT_TOKENS_PER_SECOND\020\n\022\025\n" +
-      "\021METRIC_ERROR_RATE\020\013*\357\001\n\016DecisionReason\022" +
-      "\037\n\033DECISION_REASON_UNSPECIFIED\020\000\022\"\n\036DECI" +
-      "SION_REASON_ONLY_CANDIDATE\020\001\022 \n\034DECISION" +
-      "_REASON_BEST_UTILITY\020\002\022\034\n\030DECISION_REASO" +
-      "N_NEAR_TIE\020\003\022\034\n\030DECISION_REASON_FALLBACK" +
-      "\020\004\022\037\n\033DECISION_REASON_EXPLORATION\020\005\022\031\n\025D" +
-      "ECISION_REASON_PANIC\020\006*\356\003\n\017RejectionReas" +
-      "on\022 \n\034REJECTION_REASON_UNSPECIFIED\020\000\022(\n$" +
-      "REJECTION_REASON_NOT_IN_SEARCH_SPACE\020\001\022\034" +
-      "\n\030REJECTION_REASON_SKIPPED\020\002\022#\n\037REJECTIO" +
-      "N_REASON_BOUND_VIOLATED\020\003\022\"\n\036REJECTION_R" +
-      "EASON_UNKNOWN_VALUE\020\004\022\'\n#REJECTION_REASO" +
-      "N_MISSING_CAPABILITY\020\005\022&\n\"REJECTION_REAS" +
-      "ON_CONTEXT_TOO_SHORT\020\006\022%\n!REJECTION_REAS" +
-      "ON_OUTPUT_TOO_SHORT\020\007\022#\n\037REJECTION_REASO" +
-      "N_LABEL_MISMATCH\020\010\022!\n\035REJECTION_REASON_B" +
-      "REAKER_OPEN\020\t\022!\n\035REJECTION_REASON_RATE_L" +
-      "IMITED\020\n\022\"\n\036REJECTION_REASON_RISK_TOO_HI" +
-      "GH\020\013\022!\n\035REJECTION_REASON_RISK_UNKNOWN\020\014*" +
-      "\342\002\n\022AttemptFailureKind\022$\n ATTEMPT_FAILUR" +
-      "E_KIND_UNSPECIFIED\020\000\022 \n\034ATTEMPT_FAILURE_" +
-      "KIND_CONNECT\020\001\022 \n\034ATTEMPT_FAILURE_KIND_T" +
-      "IMEOUT\020\002\022%\n!ATTEMPT_FAILURE_KIND_RATE_LI" +
-      "MITED\020\003\022\'\n#ATTEMPT_FAILURE_KIND_AUTHENTI" +
-      "CATION\020\004\022!\n\035ATTEMPT_FAILURE_KIND_REJECTE" +
-      "D\020\005\022%\n!ATTEMPT_FAILURE_KIND_SERVER_ERROR" +
-      "\020\006\022!\n\035ATTEMPT_FAILURE_KIND_PROTOCOL\020\007\022%\n" +
-      "!ATTEMPT_FAILURE_KIND_DISCONNECTED\020\010*|\n\014" +
-      "BreakerState\022\035\n\031BREAKER_STATE_UNSPECIFIE" +
-      "D\020\000\022\030\n\024BREAKER_STATE_CLOSED\020\001\022\033\n\027BREAKER" +
-      "_STATE_HALF_OPEN\020\002\022\026\n\022BREAKER_STATE_OPEN" +
-      "\020\003Bs\n\020dev.pointsman.v1B\014RoutingProtoP\001Z@" +
-      "github.com/pointsman/pointsman/client/go" +
-      "/pointsmanv1;pointsmanv1\252\002\014Pointsman.V1b" +
-      "\006proto3"
+      "clude_shadows\030\006 \001(\010\022\027\n\017conversation_id\030\007" +
+      " \001(\tB\007\n\005_seed\"\314\006\n\013Constraints\022\016\n\006models\030" +
+      "\001 \003(\t\022\021\n\tproviders\030\002 \003(\t\022\021\n\tendpoints\030\003 " +
+      "\003(\t\022\023\n\013skip_models\030\004 \003(\t\022\026\n\016skip_provide" +
+      "rs\030\005 \003(\t\022\026\n\016skip_endpoints\030\006 \003(\t\022+\n\007qual" +
+      "ity\030\007 \001(\0132\032.pointsman.v1.QualityBound\0224\n" +
+      "\020relative_quality\030\010 \001(\0132\032.pointsman.v1.Q" +
+      "ualityBound\0222\n\020request_cost_usd\030\t \001(\0132\030." +
+      "pointsman.v1.ValueBound\022>\n\034price_usd_per" +
+      "_million_tokens\030\n \001(\0132\030.pointsman.v1.Val" +
+      "ueBound\022D\n\"input_price_usd_per_million_t" +
+      "okens\030\013 \001(\0132\030.pointsman.v1.ValueBound\022E\n" +
+      "#output_price_usd_per_million_tokens\030\014 \001" +
+      "(\0132\030.pointsman.v1.ValueBound\022)\n\004ttft\030\r \001" +
+      "(\0132\033.pointsman.v1.DurationBound\0228\n\023inter" +
+      "_token_latency\030\016 \001(\0132\033.pointsman.v1.Dura" +
+      "tionBound\0227\n\022end_to_end_latency\030\017 \001(\0132\033." +
+      "pointsman.v1.DurationBound\022=\n\030output_tok" +
+      "ens_per_second\030\020 \001(\0132\033.pointsman.v1.Quan" +
+      "tileBound\022,\n\nerror_rate\030\021 \001(\0132\030.pointsma" +
+      "n.v1.ValueBound\022.\n\014capabilities\030\022 \003(\0162\030." +
+      "pointsman.v1.Capability\022#\n\006labels\030\023 \003(\0132" +
+      "\023.pointsman.v1.Label\"^\n\014QualityBound\022\020\n\003" +
+      "min\030\001 \001(\001H\000\210\001\001\022\020\n\003max\030\002 \001(\001H\001\210\001\001\022\021\n\004risk" +
+      "\030\003 \001(\001H\002\210\001\001B\006\n\004_minB\006\n\004_maxB\007\n\005_risk\"@\n\n" +
+      "ValueBound\022\020\n\003min\030\001 \001(\001H\000\210\001\001\022\020\n\003max\030\002 \001(" +
+      "\001H\001\210\001\001B\006\n\004_minB\006\n\004_max\"g\n\rQuantileBound\022" +
+      "\020\n\003min\030\001 \001(\001H\000\210\001\001\022\020\n\003max\030\002 \001(\001H\001\210\001\001\022\025\n\010q" +
+      "uantile\030\003 \001(\001H\002\210\001\001B\006\n\004_minB\006\n\004_maxB\013\n\t_q" +
+      "uantile\"\203\001\n\rDurationBound\022&\n\003min\030\001 \001(\0132\031" +
+      ".google.protobuf.Duration\022&\n\003max\030\002 \001(\0132\031" +
+      ".google.protobuf.Duration\022\025\n\010quantile\030\003 " +
+      "\001(\001H\000\210\001\001B\013\n\t_quantile\"#\n\005Label\022\013\n\003key\030\001 " +
+      "\001(\t\022\r\n\005value\030\002 \001(\t\"p\n\013Preferences\022(\n\007wei" +
+      "ghts\030\001 \001(\0132\025.pointsman.v1.WeightsH\000\022,\n\to" +
+      "bjective\030\002 \001(\0132\027.pointsman.v1.ObjectiveH" +
+      "\000B\t\n\007ranking\"\246\002\n\007Weights\022\017\n\007quality\030\001 \001(" +
+      "\001\022\030\n\020request_cost_usd\030\002 \001(\001\022$\n\034price_usd" +
+      "_per_million_tokens\030\003 \001(\001\022*\n\"input_price" +
+      "_usd_per_million_tokens\030\004 \001(\001\022+\n#output_" +
+      "price_usd_per_million_tokens\030\005 \001(\001\022\024\n\014tt" +
+      "ft_seconds\030\006 \001(\001\022#\n\033inter_token_latency_" +
+      "seconds\030\007 \001(\001\022\"\n\032end_to_end_latency_seco" +
+      "nds\030\010 \001(\001\022\022\n\nerror_rate\030\t \001(\001\"]\n\tObjecti" +
+      "ve\022$\n\006metric\030\001 \001(\0162\024.pointsman.v1.Metric" +
+      "\022*\n\tdirection\030\002 \001(\0162\027.pointsman.v1.Direc" +
+      "tion\"\241\004\n\010Decision\022\n\n\002id\030\001 \001(\t\022\020\n\010endpoin" +
+      "t\030\002 \001(\t\022\r\n\005model\030\003 \001(\t\022\020\n\010provider\030\004 \001(\t" +
+      "\022,\n\006reason\030\005 \001(\0162\034.pointsman.v1.Decision" +
+      "Reason\022\023\n\013probability\030\006 \001(\001\022+\n\ncandidate" +
+      "s\030\007 \003(\0132\027.pointsman.v1.Candidate\022\016\n\006rout" +
+      "er\030\010 \001(\t\022\026\n\016router_version\030\t \001(\t\022.\n\013runt" +
+      "ime_age\030\n \001(\0132\031.google.protobuf.Duration" +
+      "\022\031\n\021input_token_count\030\013 \001(\003\022\014\n\004seed\030\014 \001(" +
+      "\003\022/\n\013decide_time\030\r \001(\0132\032.google.protobuf" +
+      ".Timestamp\022\030\n\020quality_artifact\030\016 \001(\t\022\023\n\013" +
+      "router_text\030\017 \001(\t\022,\n\nassignment\030\020 \001(\0132\030." +
+      "pointsman.v1.Assignment\022-\n\007shadows\030\021 \003(\013" +
+      "2\034.pointsman.v1.ShadowDecision\022(\n\010affini" +
+      "ty\030\022 \001(\0162\026.pointsman.v1.Affinity\"F\n\nAssi" +
+      "gnment\022\024\n\014asked_router\030\001 \001(\t\022\023\n\013probabil" +
+      "ity\030\002 \001(\001\022\r\n\005keyed\030\003 \001(\010\"\350\001\n\016ShadowDecis" +
+      "ion\022\016\n\006router\030\001 \001(\t\022\026\n\016router_version\030\002 " +
+      "\001(\t\022\030\n\020quality_artifact\030\003 \001(\t\022\020\n\010endpoin" +
+      "t\030\004 \001(\t\022,\n\006reason\030\005 \001(\0162\034.pointsman.v1.D" +
+      "ecisionReason\0220\n\007quality\030\006 \001(\0132\037.pointsm" +
+      "an.v1.QualityPrediction\022\025\n\010cost_usd\030\007 \001(" +
+      "\001H\000\210\001\001B\013\n\t_cost_usd\"\317\005\n\tCandidate\022\020\n\010end" +
+      "point\030\001 \001(\t\022\r\n\005model\030\002 \001(\t\022\020\n\010provider\030\003" +
+      " \001(\t\022\014\n\004rank\030\004 \001(\005\022\024\n\007utility\030\005 \001(\001H\000\210\001\001" +
+      "\022\023\n\013probability\030\006 \001(\001\0220\n\007quality\030\007 \001(\0132\037" +
+      ".pointsman.v1.QualityPrediction\022\037\n\022outpu" +
+      "t_token_count\030\010 \001(\001H\001\210\001\001\022\025\n\010cost_usd\030\t \001" +
+      "(\001H\002\210\001\001\022+\n\004ttft\030\n \001(\0132\035.pointsman.v1.Lat" +
+      "encyEstimate\022:\n\023inter_token_latency\030\013 \001(" +
+      "\0132\035.pointsman.v1.LatencyEstimate\0225\n\022end_" +
+      "to_end_latency\030\014 \001(\0132\031.google.protobuf.D" +
+      "uration\022\027\n\nerror_rate\030\r \001(\001H\003\210\001\001\022.\n\013runt" +
+      "ime_age\030\016 \001(\0132\031.google.protobuf.Duration" +
+      "\0220\n\rutility_terms\030\017 \003(\0132\031.pointsman.v1.U" +
+      "tilityTerm\022+\n\nrejections\030\020 \003(\0132\027.pointsm" +
+      "an.v1.Rejection\022\023\n\013alternative\030\021 \001(\005\022\033\n\016" +
+      "shortfall_risk\030\022 \001(\001H\004\210\001\001\022 \n\030cached_inpu" +
+      "t_token_count\030\023 \001(\001B\n\n\010_utilityB\025\n\023_outp" +
+      "ut_token_countB\013\n\t_cost_usdB\r\n\013_error_ra" +
+      "teB\021\n\017_shortfall_risk\"<\n\021QualityPredicti" +
+      "on\022\014\n\004mean\030\001 \001(\001\022\013\n\003low\030\002 \001(\001\022\014\n\004high\030\003 " +
+      "\001(\001\"\262\001\n\017LatencyEstimate\022\'\n\004mean\030\001 \001(\0132\031." +
+      "google.protobuf.Duration\022&\n\003p50\030\002 \001(\0132\031." +
+      "google.protobuf.Duration\022&\n\003p95\030\003 \001(\0132\031." +
+      "google.protobuf.Duration\022&\n\003p99\030\004 \001(\0132\031." +
+      "google.protobuf.Duration\"y\n\013UtilityTerm\022" +
+      "$\n\006metric\030\001 \001(\0162\024.pointsman.v1.Metric\022\016\n" +
+      "\006weight\030\002 \001(\001\022\r\n\005value\030\003 \001(\001\022\017\n\007assumed\030" +
+      "\004 \001(\010\022\024\n\014contribution\030\005 \001(\001\"\262\001\n\tRejectio" +
+      "n\022-\n\006reason\030\001 \001(\0162\035.pointsman.v1.Rejecti" +
+      "onReason\022\022\n\nconstraint\030\002 \001(\t\022$\n\006metric\030\003" +
+      " \001(\0162\024.pointsman.v1.Metric\022\022\n\005limit\030\004 \001(" +
+      "\001H\000\210\001\001\022\023\n\006actual\030\005 \001(\001H\001\210\001\001B\010\n\006_limitB\t\n" +
+      "\007_actual\"\205\001\n\022NoEligibleEndpoint\022\023\n\013decis" +
+      "ion_id\030\001 \001(\t\022+\n\ncandidates\030\002 \003(\0132\027.point" +
+      "sman.v1.Candidate\022-\n\013relaxations\030\003 \003(\0132\030" +
+      ".pointsman.v1.Relaxation\"\\\n\nRelaxation\022\020" +
+      "\n\010endpoint\030\001 \001(\t\022*\n\007changes\030\002 \003(\0132\031.poin" +
+      "tsman.v1.BoundChange\022\020\n\010distance\030\003 \001(\001\"p" +
+      "\n\013BoundChange\022$\n\006metric\030\001 \001(\0162\024.pointsma" +
+      "n.v1.Metric\022\r\n\005bound\030\002 \001(\t\022\025\n\rrelaxed_bo" +
+      "und\030\003 \001(\t\022\025\n\rrelaxed_limit\030\004 \001(\001\"W\n\021Atte" +
+      "mptsExhausted\022\023\n\013decision_id\030\001 \001(\t\022-\n\010at" +
+      "tempts\030\002 \003(\0132\033.pointsman.v1.AttemptFaile" +
+      "d\":\n\016AttemptStarted\022\026\n\016attempt_number\030\001 " +
+      "\001(\005\022\020\n\010endpoint\030\002 \001(\t\"\247\001\n\rAttemptFailed\022" +
+      "\026\n\016attempt_number\030\001 \001(\005\022\020\n\010endpoint\030\002 \001(" +
+      "\t\022.\n\004kind\030\003 \001(\0162 .pointsman.v1.AttemptFa" +
+      "ilureKind\022\017\n\007message\030\004 \001(\t\022+\n\010duration\030\005" +
+      " \001(\0132\031.google.protobuf.Duration\"\250\004\n\010Endp" +
+      "oint\022\014\n\004name\030\001 \001(\t\022\r\n\005model\030\002 \001(\t\022\020\n\010pro" +
+      "vider\030\003 \001(\t\022/\n\"input_price_usd_per_milli" +
+      "on_tokens\030\004 \001(\001H\000\210\001\001\0220\n#output_price_usd" +
+      "_per_million_tokens\030\005 \001(\001H\001\210\001\001\0226\n)cached" +
+      "_input_price_usd_per_million_tokens\030\006 \001(" +
+      "\001H\002\210\001\001\022$\n\027max_context_token_count\030\007 \001(\003H" +
+      "\003\210\001\001\022#\n\026max_output_token_count\030\010 \001(\003H\004\210\001" +
+      "\001\022.\n\014capabilities\030\t \003(\0162\030.pointsman.v1.C" +
+      "apability\022#\n\006labels\030\n \003(\0132\023.pointsman.v1" +
+      ".LabelB%\n#_input_price_usd_per_million_t" +
+      "okensB&\n$_output_price_usd_per_million_t" +
+      "okensB,\n*_cached_input_price_usd_per_mil" +
+      "lion_tokensB\032\n\030_max_context_token_countB" +
+      "\031\n\027_max_output_token_count\"\245\003\n\017EndpointR" +
+      "untime\022+\n\004ttft\030\001 \001(\0132\035.pointsman.v1.Late" +
+      "ncyEstimate\022:\n\023inter_token_latency\030\002 \001(\013" +
+      "2\035.pointsman.v1.LatencyEstimate\022%\n\030outpu" +
+      "t_tokens_per_second\030\003 \001(\001H\000\210\001\001\022\027\n\nerror_" +
+      "rate\030\004 \001(\001H\001\210\001\001\022\027\n\017in_flight_count\030\005 \001(\005" +
+      "\0221\n\rbreaker_state\030\006 \001(\0162\032.pointsman.v1.B" +
+      "reakerState\022.\n\013retry_after\030\007 \001(\0132\031.googl" +
+      "e.protobuf.Duration\022\031\n\021observation_count" +
+      "\030\010 \001(\003\022&\n\003age\030\t \001(\0132\031.google.protobuf.Du" +
+      "rationB\033\n\031_output_tokens_per_secondB\r\n\013_" +
+      "error_rate\"\235\001\n\016EndpointStatus\022(\n\010endpoin" +
+      "t\030\001 \001(\0132\026.pointsman.v1.Endpoint\022.\n\007runti" +
+      "me\030\002 \001(\0132\035.pointsman.v1.EndpointRuntime\022" +
+      "1\n\rsnapshot_time\030\003 \001(\0132\032.google.protobuf" +
+      ".Timestamp\"\226\002\n\006Router\022\014\n\004name\030\001 \001(\t\022\017\n\007v" +
+      "ersion\030\002 \001(\t\022\023\n\013description\030\003 \001(\t\022\014\n\004tex" +
+      "t\030\004 \001(\t\0227\n\020quality_artifact\030\005 \001(\0132\035.poin" +
+      "tsman.v1.QualityArtifact\022.\n\013constraints\030" +
+      "\006 \001(\0132\031.pointsman.v1.Constraints\022.\n\013pref" +
+      "erences\030\007 \001(\0132\031.pointsman.v1.Preferences" +
+      "\022 \n\005split\030\010 \003(\0132\021.pointsman.v1.Arm\022\017\n\007sh" +
+      "adows\030\t \003(\t\"$\n\003Arm\022\016\n\006router\030\001 \001(\t\022\r\n\005sh" +
+      "are\030\002 \001(\001\"\211\001\n\017QualityArtifact\022\014\n\004name\030\001 " +
+      "\001(\t\022\017\n\007version\030\002 \001(\t\022/\n\013create_time\030\003 \001(" +
+      "\0132\032.google.protobuf.Timestamp\022\016\n\006models\030" +
+      "\004 \003(\t\022\026\n\016refused_update\030\005 \001(\t\"\341\002\n\007Outcom" +
+      "e\022\023\n\013decision_id\030\001 \001(\t\022\020\n\010endpoint\030\002 \001(\t" +
+      "\022\'\n\004ttft\030\003 \001(\0132\031.google.protobuf.Duratio" +
+      "n\022+\n\010duration\030\004 \001(\0132\031.google.protobuf.Du" +
+      "ration\022\036\n\021input_token_count\030\005 \001(\003H\000\210\001\001\022\037" +
+      "\n\022output_token_count\030\006 \001(\003H\001\210\001\001\0221\n\007failu" +
+      "re\030\007 \001(\0162 .pointsman.v1.AttemptFailureKi" +
+      "nd\022\024\n\007quality\030\010 \001(\001H\002\210\001\001\022\026\n\016quality_sour" +
+      "ce\030\t \001(\tB\024\n\022_input_token_countB\025\n\023_outpu" +
+      "t_token_countB\n\n\010_quality*\254\001\n\nCapability" +
+      "\022\032\n\026CAPABILITY_UNSPECIFIED\020\000\022\024\n\020CAPABILI" +
+      "TY_TOOLS\020\001\022\032\n\026CAPABILITY_IMAGE_INPUT\020\002\022\032" +
+      "\n\026CAPABILITY_JSON_OBJECT\020\003\022\032\n\026CAPABILITY" +
+      "_JSON_SCHEMA\020\004\022\030\n\024CAPABILITY_REASONING\020\005" +
+      "*S\n\tDirection\022\031\n\025DIRECTION_UNSPECIFIED\020\000" +
+      "\022\025\n\021DIRECTION_HIGHEST\020\001\022\024\n\020DIRECTION_LOW" +
+      "EST\020\002*\271\002\n\006Metric\022\026\n\022METRIC_UNSPECIFIED\020\000" +
+      "\022\022\n\016METRIC_QUALITY\020\001\022\033\n\027METRIC_RELATIVE_" +
+      "QUALITY\020\002\022\027\n\023METRIC_REQUEST_COST\020\003\022\020\n\014ME" +
+      "TRIC_PRICE\020\004\022\026\n\022METRIC_INPUT_PRICE\020\005\022\027\n\023" +
+      "METRIC_OUTPUT_PRICE\020\006\022\017\n\013METRIC_TTFT\020\007\022\036" +
+      "\n\032METRIC_INTER_TOKEN_LATENCY\020\010\022\035\n\031METRIC" +
+      "_END_TO_END_LATENCY\020\t\022#\n\037METRIC_OUTPUT_T" +
+      "OKENS_PER_SECOND\020\n\022\025\n\021METRIC_ERROR_RATE\020" +
+      "\013*J\n\010Affinity\022\030\n\024AFFINITY_UNSPECIFIED\020\000\022" +
+      "\021\n\rAFFINITY_KEPT\020\001\022\021\n\rAFFINITY_LEFT\020\002*\357\001" +
+      "\n\016DecisionReason\022\037\n\033DECISION_REASON_UNSP" +
+      "ECIFIED\020\000\022\"\n\036DECISION_REASON_ONLY_CANDID" +
+      "ATE\020\001\022 \n\034DECISION_REASON_BEST_UTILITY\020\002\022" +
+      "\034\n\030DECISION_REASON_NEAR_TIE\020\003\022\034\n\030DECISIO" +
+      "N_REASON_FALLBACK\020\004\022\037\n\033DECISION_REASON_E" +
+      "XPLORATION\020\005\022\031\n\025DECISION_REASON_PANIC\020\006*" +
+      "\356\003\n\017RejectionReason\022 \n\034REJECTION_REASON_" +
+      "UNSPECIFIED\020\000\022(\n$REJECTION_REASON_NOT_IN" +
+      "_SEARCH_SPACE\020\001\022\034\n\030REJECTION_REASON_SKIP" +
+      "PED\020\002\022#\n\037REJECTION_REASON_BOUND_VIOLATED" +
+      "\020\003\022\"\n\036REJECTION_REASON_UNKNOWN_VALUE\020\004\022\'" +
+      "\n#REJECTION_REASON_MISSING_CAPABILITY\020\005\022" +
+      "&\n\"REJECTION_REASON_CONTEXT_TOO_SHORT\020\006\022" +
+      "%\n!REJECTION_REASON_OUTPUT_TOO_SHORT\020\007\022#" +
+      "\n\037REJECTION_REASON_LABEL_MISMATCH\020\010\022!\n\035R" +
+      "EJECTION_REASON_BREAKER_OPEN\020\t\022!\n\035REJECT" +
+      "ION_REASON_RATE_LIMITED\020\n\022\"\n\036REJECTION_R" +
+      "EASON_RISK_TOO_HIGH\020\013\022!\n\035REJECTION_REASO" +
+      "N_RISK_UNKNOWN\020\014*\342\002\n\022AttemptFailureKind\022" +
+      "$\n ATTEMPT_FAILURE_KIND_UNSPECIFIED\020\000\022 \n" +
+      "\034ATTEMPT_FAILURE_KIND_CONNECT\020\001\022 \n\034ATTEM" +
+      "PT_FAILURE_KIND_TIMEOUT\020\002\022%\n!ATTEMPT_FAI" +
+      "LURE_KIND_RATE_LIMITED\020\003\022\'\n#ATTEMPT_FAIL" +
+      "URE_KIND_AUTHENTICATION\020\004\022!\n\035ATTEMPT_FAI" +
+      "LURE_KIND_REJECTED\020\005\022%\n!ATTEMPT_FAILURE_" +
+      "KIND_SERVER_ERROR\020\006\022!\n\035ATTEMPT_FAILURE_K" +
+      "IND_PROTOCOL\020\007\022%\n!ATTEMPT_FAILURE_KIND_D" +
+      "ISCONNECTED\020\010*|\n\014BreakerState\022\035\n\031BREAKER" +
+      "_STATE_UNSPECIFIED\020\000\022\030\n\024BREAKER_STATE_CL" +
+      "OSED\020\001\022\033\n\027BREAKER_STATE_HALF_OPEN\020\002\022\026\n\022B" +
+      "REAKER_STATE_OPEN\020\003Bs\n\020dev.pointsman.v1B" +
+      "\014RoutingProtoP\001Z@github.com/pointsman/po" +
+      "intsman/client/go/pointsmanv1;pointsmanv" +
+      "1\252\002\014Pointsman.V1b\006proto3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,
@@ -420,7 +424,7 @@ public final class RoutingProto extends com.google.protobuf.GeneratedFile {
     internal_static_pointsman_v1_Routing_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_pointsman_v1_Routing_descriptor,
-        new java.lang.String[] { "Router", "Constraints", "Preferences", "Seed", "AssignmentKey", "IncludeShadows", });
+        new java.lang.String[] { "Router", "Constraints", "Preferences", "Seed", "AssignmentKey", "IncludeShadows", "ConversationId", });
     internal_static_pointsman_v1_Constraints_descriptor =
       getDescriptor().getMessageType(1);
     internal_static_pointsman_v1_Constraints_fieldAccessorTable = new
@@ -480,7 +484,7 @@ public final class RoutingProto extends com.google.protobuf.GeneratedFile {
     internal_static_pointsman_v1_Decision_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_pointsman_v1_Decision_descriptor,
-        new java.lang.String[] { "Id", "Endpoint", "Model", "Provider", "Reason", "Probability", "Candidates", "Router", "RouterVersion", "RuntimeAge", "InputTokenCount", "Seed", "DecideTime", "QualityArtifact", "RouterText", "Assignment", "Shadows", });
+        new java.lang.String[] { "Id", "Endpoint", "Model", "Provider", "Reason", "Probability", "Candidates", "Router", "RouterVersion", "RuntimeAge", "InputTokenCount", "Seed", "DecideTime", "QualityArtifact", "RouterText", "Assignment", "Shadows", "Affinity", });
     internal_static_pointsman_v1_Assignment_descriptor =
       getDescriptor().getMessageType(11);
     internal_static_pointsman_v1_Assignment_fieldAccessorTable = new
@@ -498,7 +502,7 @@ public final class RoutingProto extends com.google.protobuf.GeneratedFile {
     internal_static_pointsman_v1_Candidate_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_pointsman_v1_Candidate_descriptor,
-        new java.lang.String[] { "Endpoint", "Model", "Provider", "Rank", "Utility", "Probability", "Quality", "OutputTokenCount", "CostUsd", "Ttft", "InterTokenLatency", "EndToEndLatency", "ErrorRate", "RuntimeAge", "UtilityTerms", "Rejections", "Alternative", "ShortfallRisk", });
+        new java.lang.String[] { "Endpoint", "Model", "Provider", "Rank", "Utility", "Probability", "Quality", "OutputTokenCount", "CostUsd", "Ttft", "InterTokenLatency", "EndToEndLatency", "ErrorRate", "RuntimeAge", "UtilityTerms", "Rejections", "Alternative", "ShortfallRisk", "CachedInputTokenCount", });
     internal_static_pointsman_v1_QualityPrediction_descriptor =
       getDescriptor().getMessageType(14);
     internal_static_pointsman_v1_QualityPrediction_fieldAccessorTable = new
