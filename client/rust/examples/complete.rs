@@ -1,5 +1,6 @@
 //! Streams an answer.
 
+use std::io::{Write, stdout};
 use std::time::Duration;
 
 use pointsman::v1::{CompleteRequest, Conversation, Routing, complete_response::Event};
@@ -22,7 +23,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         match response.event {
             Some(Event::Decision(decision)) => println!("-> {}", decision.endpoint),
             Some(Event::AttemptFailed(failed)) => println!("failed: {}", failed.message),
-            Some(Event::Delta(delta)) => print!("{}", delta.text),
+            Some(Event::Delta(delta)) => {
+                print!("{}", delta.text);
+                stdout().flush()?;
+            }
             Some(Event::Done(done)) => println!("\n{}, ${:.6}", done.endpoint, done.cost_usd.unwrap_or(f64::NAN)),
             _ => {}
         }
