@@ -10,7 +10,7 @@ const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const BACKOFF_MULTIPLIER: u32 = 3;
 
-/// Makes a call again while the server is unavailable, up to four times and ever later. For `route`, `list_endpoints` and
+/// Makes a call again while the server is unavailable: four times in all, ever later. For `route`, `list_endpoints` and
 /// `list_routers`, which change nothing; `complete` costs money, and an outcome must count once.
 ///
 /// In other languages gRPC does so by itself; tonic leaves it to its caller. Each attempt has the deadline of its request.
