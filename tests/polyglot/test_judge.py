@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pointsman_server.providers.scripted import ReadRequest, ScriptedUpstream, Send
+from polyglot.toolchains import require
 
 from conformance.clients import LANGUAGES, CommandError, execute
 from conformance.judge import differences, merged, mismatches
@@ -137,3 +138,14 @@ def test_a_build_that_fails_says_what_its_tools_said(tmp_path: Path) -> None:
     """The error has the command, and what it printed."""
     with pytest.raises(CommandError, match=r"(?s)failed:.*some words"):
         execute((("sh", "-c", "echo some words; exit 1"),), tmp_path)
+
+
+def test_a_missing_toolchain_skips_its_tests_but_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both say what is missing; what is there is no matter of either."""
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="Go: go and gofmt not found"):
+        require("Go", ["go", "gofmt"])
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="Go: go and gofmt not found"):
+        require("Go", ["go", "gofmt"])
+    require("Go", [])
