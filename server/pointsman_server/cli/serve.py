@@ -16,7 +16,12 @@ def run(arguments: Namespace, _environment: Mapping[str, str]) -> int:
     # Of other libraries the warnings are enough: an HTTP client tells of every request.
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("pointsman").setLevel(logging.INFO)
-    options = app.ServeOptions(config_path=arguments.config, listen=arguments.listen, simulate=arguments.simulate)
+    options = app.ServeOptions(
+        config_path=arguments.config,
+        listen=arguments.listen,
+        openai_listen=arguments.openai_listen,
+        simulate=arguments.simulate,
+    )
     try:
         app.run(options)
     except PointsmanError as failed:

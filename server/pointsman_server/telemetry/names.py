@@ -39,6 +39,8 @@ GEN_AI_TOKEN_TYPE = "gen_ai.token.type"
 
 # Attributes of our own.
 ENDPOINT = "pointsman.endpoint"
+DOOR = "pointsman.door"
+"""Present where a call did not come by gRPC: through which door it did."""
 ERROR_REASON = "pointsman.error.reason"
 ROUTER_NAME = "pointsman.router.name"
 ROUTER_VERSION = "pointsman.router.version"

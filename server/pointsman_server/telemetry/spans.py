@@ -61,10 +61,11 @@ class Tracing:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    def request(self, method: str, metadata: Iterable[tuple[str, str]]) -> RequestSpan:
+    def request(self, method: str, metadata: Iterable[tuple[str, str]], *, door: str = "") -> RequestSpan:
         """The span of one call of `method` (package.Service/Method), to be ended with its status.
 
         Its parent is the W3C trace context in the call's metadata, if there is one. Nothing else of the metadata is read.
+        `door` is the door that the call came through, where that is not gRPC's.
         """
         carrier = [(key, value) for key, value in metadata if key in _TRACE_CONTEXT_KEYS]
         parent = _PROPAGATOR.extract(carrier, Context(), _METADATA_GETTER) if carrier else Context()
@@ -72,6 +73,8 @@ class Tracing:
         if span.is_recording():
             span.set_attribute(names.RPC_SYSTEM_NAME, names.RPC_SYSTEM_GRPC)
             span.set_attribute(names.RPC_METHOD, method)
+            if door:
+                span.set_attribute(names.DOOR, door)
         return RequestSpan(self._tracer, span)
 
     @contextmanager
