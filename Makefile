@@ -69,6 +69,16 @@ format: $(STAMP) ## Formats the code and applies the safe fixes of the linter.
 stubs: $(STAMP) ## Generates client/python/pointsman/v1 from proto/.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/generate_stubs.py
 
+.PHONY: descriptors
+descriptors: $(STAMP) ## Generates deploy/envoy/pointsman.binpb from proto/, by which Envoy turns JSON into messages.
+	@$(BIN)/python tools/generate_descriptors.py
+
+.PHONY: web
+web: $(STAMP) ## Builds the browser's page in client/web/dist. Takes Node.
+	@cd client/web && npm ci --ignore-scripts --silent
+	@$(BIN)/python tools/generate_web_client.py
+	@cd client/web && npm run --silent check && npm run --silent build
+
 .PHONY: artifact
 artifact: $(STAMP) ## Trains the shipped quality model anew. DATA=folder of prompts.parquet and outcomes.parquet.
 	@$(BIN)/python -m pointsman_server.training.build --data $(DATA) --out server/pointsman_server/quality/builtin
