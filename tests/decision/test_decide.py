@@ -573,3 +573,30 @@ def test_the_draw_is_spread_evenly() -> None:
 def test_every_metric_has_a_spec() -> None:
     """No metric without names, unit and direction."""
     assert set(METRIC_SPECS) == set(Metric)
+
+
+def test_candidates_are_equal_by_what_they_tell() -> None:
+    """Where the terms of a candidate stand among those of the others is no part of it; what they say is."""
+    endpoints = (Endpoint("a", "x"), Endpoint("b", "x"))
+    qualities = {"a": QualityPrediction(0.6, 0.1), "b": QualityPrediction(0.9, 0.1)}
+
+    def ranked(order: tuple[Endpoint, ...], better: float) -> tuple[Candidate, ...]:
+        predicted = qualities | {"b": QualityPrediction(better, 0.1)}
+        return decide(
+            DecisionInput(
+                decision_id="d",
+                facts=RequestFacts(10),
+                alternatives=(Policy(),),
+                endpoints=order,
+                qualities=predicted,
+                snapshot=RuntimeSnapshot(),
+                seed=1,
+            )
+        ).candidates
+
+    one, other, better = ranked(endpoints, 0.9), ranked(endpoints[::-1], 0.9), ranked(endpoints, 0.95)
+    assert one == other
+    assert set(one) == set(other)
+    assert one[0].row != other[0].row
+    assert one[0] != better[0]
+    assert "columns" not in repr(one[0])

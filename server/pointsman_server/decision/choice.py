@@ -61,14 +61,17 @@ def choose(ranking: Ranking, exploration: Exploration, seed: int) -> Choice:
 
 def _utility_scale(ranking: Ranking) -> float:
     """What a utility is measured against: the best candidate's gains and losses together."""
-    return math.fsum([abs(term.contribution) for term in ranking.terms[0]])
+    best = ranking.rows[0]
+    return math.fsum([abs(column.contributions[best]) for column in ranking.columns])
 
 
 def _near_ties(ranking: Ranking, *, threshold: float) -> list[int]:
     """Indices of the best and of every candidate above the threshold that no other such one dominates."""
-    close = [index for index, utility in enumerate(ranking.utilities) if index == 0 or utility > threshold]
-    terms = ranking.terms
-    return [index for index in close if index == 0 or not any(dominates(terms[other], terms[index]) for other in close)]
+    close = [place for place, utility in enumerate(ranking.utilities) if place == 0 or utility > threshold]
+    if len(close) == 1:
+        return close
+    terms = {place: ranking.terms_at(place) for place in close}
+    return [place for place in close if place == 0 or not any(dominates(terms[other], terms[place]) for other in close)]
 
 
 def dominates(better: Terms, worse: Terms) -> bool:
@@ -105,13 +108,12 @@ def _explored(ranking: Ranking, tied: Sequence[int], exploration: Exploration, *
     if not stale:
         return {}
     best_live: dict[Metric, float] = {}
-    for terms in ranking.terms:
-        for term in terms:
-            if term.metric in LIVE_METRICS and not term.assumed:
-                known = best_live.get(term.metric)
-                best_live[term.metric] = term.value if known is None else min(known, term.value)
+    for column in ranking.columns:
+        known = [value for value, assumed in zip(column.values, column.assumed, strict=True) if not assumed]
+        if column.metric in LIVE_METRICS and known:
+            best_live[column.metric] = min(known)
     losses = [max(0.0, ranking.utilities[0] - utility) for utility in ranking.utilities]
-    worth = [index for index in stale if _gain_if_fast(ranking.terms[index], best_live) > losses[index]]
+    worth = [index for index in stale if _gain_if_fast(ranking.terms_at(index), best_live) > losses[index]]
     share = exploration.rate / max(1, len(worth))
     return {
         index: share

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import repeat
+from typing import NamedTuple
 
 from pointsman_server.decision.choice import choose
 from pointsman_server.decision.estimate import Draft, drafts_of
-from pointsman_server.decision.feasibility import PASSED, Verdict, judge, relaxations
-from pointsman_server.decision.types import Candidate, Decision, DecisionInput, DecisionReason
-from pointsman_server.decision.utility import Terms, rank
+from pointsman_server.decision.feasibility import Verdict, judge, relaxations
+from pointsman_server.decision.types import Candidate, Decision, DecisionInput, DecisionReason, UtilityColumn
+from pointsman_server.decision.utility import rank
 
 PANIC_OPEN_S_MAX = 60.0
 """Longer than failures keep a breaker open (`runtime.breaker.BreakerRules`). One that stays open for longer was opened by a
 refused key, which trying does not mend."""
 
-Worth = tuple[float | None, Terms, float]
-"""Of a candidate: its utility, the terms of that, and the probability with which it is chosen."""
-WORTHLESS: Worth = (None, (), 0.0)
-"""What is not eligible."""
+
+_new_candidate: Callable[[tuple[object, ...]], Candidate] = partial(tuple.__new__, Candidate)
+
+
+class Worths(NamedTuple):
+    """What eligible candidates are worth, side by side in the order of their ranking."""
+
+    utilities: Iterable[float | None]
+    columns: Iterable[tuple[UtilityColumn, ...]]
+    rows: Iterable[int]
+    probabilities: Iterable[float]
+    """With which each is chosen."""
+
+
+WORTHLESS = Worths(repeat(None), repeat(()), repeat(0), repeat(0.0))
+"""Of candidates that are not eligible."""
 
 
 def decide(given: DecisionInput) -> Decision:
@@ -44,25 +60,27 @@ def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> 
     for index, policy in enumerate(given.alternatives):
         verdicts = judge(remaining, policy, given.facts, risk_table=given.risk_table, tolerated_open_s=tolerated_open_s)
         judged = list(zip(remaining, verdicts, strict=True))
-        ranking = rank([draft for draft, verdict in judged if not verdict.rejections], policy.preference)
-        first, probabilities = 0, [0.0] * len(ranking.drafts)
-        if ranking.drafts and reason is None:
-            first, choice_reason, probabilities = choose(ranking, given.exploration, given.seed)
-            reason = DecisionReason.FALLBACK if index > 0 else choice_reason
-        risky = {draft.endpoint.name: verdict for draft, verdict in judged if verdict.shortfall_risk is not None}
-        worths = zip(ranking.utilities, ranking.terms, probabilities, strict=True)
-        ranked = [
-            _candidate(draft, risky.get(draft.endpoint.name, PASSED), index, worth)
-            for draft, worth in zip(ranking.drafts, worths, strict=True)
-        ]
-        # The chosen one comes first, whatever its rank.
-        eligible += [*ranked[first : first + 1], *ranked[:first], *ranked[first + 1 :]]
-        remaining = [draft for draft, verdict in judged if verdict.rejections]
-        for draft, verdict in judged:
+        passed = [(draft, verdict) for draft, verdict in judged if not verdict.rejections]
+        if passed:
+            ranking = rank([draft for draft, _ in passed], policy.preference)
+            first, probabilities = 0, [0.0] * len(passed)
+            if reason is None:
+                first, choice_reason, probabilities = choose(ranking, given.exploration, given.seed)
+                reason = DecisionReason.FALLBACK if index > 0 else choice_reason
+            found = [passed[row][1] for row in ranking.rows]
+            worths = Worths(ranking.utilities, repeat(ranking.columns), ranking.rows, probabilities)
+            ranked = _candidates(ranking.drafts, found, index, worths)
+            # The chosen one comes first, whatever its rank.
+            eligible += [ranked.pop(first), *ranked]
+        failed = [(draft, verdict) for draft, verdict in judged if verdict.rejections]
+        remaining = [draft for draft, _ in failed]
+        for candidate in _candidates(remaining, [verdict for _, verdict in failed], index):
             # Of several alternatives that reject a draft, the one that comes nearest (with the fewest reasons) tells why.
-            shown = rejected.get(draft.endpoint.name)
-            if verdict.rejections and (shown is None or len(verdict.rejections) < len(shown.rejections)):
-                rejected[draft.endpoint.name] = _candidate(draft, verdict, index)
+            shown = rejected.get(candidate.endpoint.name)
+            if shown is None or len(candidate.rejections) < len(shown.rejections):
+                rejected[candidate.endpoint.name] = candidate
+        if not remaining:
+            break
     out = [rejected[name] for name in sorted([draft.endpoint.name for draft in remaining])]
     return Decision(
         decision_id=given.decision_id,
@@ -78,26 +96,29 @@ def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> 
     )
 
 
-def _candidate(draft: Draft, verdict: Verdict, alternative: int, worth: Worth = WORTHLESS) -> Candidate:
-    """The draft with all that was found of it."""
-    endpoint, quality, runtime, ttft_s, output_token_count, cost_usd, end_to_end_latency_s = draft
-    utility, terms, probability = worth
-    rejections, shortfall_risk = verdict
-    # By position: twenty of these are made for a decision, and keywords cost a third of it.
-    return Candidate(
-        endpoint,
-        quality,
-        output_token_count,
-        cost_usd,
-        ttft_s,
-        runtime.inter_token_latency_s,
-        end_to_end_latency_s,
-        runtime.error_rate,
-        runtime.age_s,
-        alternative,
-        utility,
-        terms,
-        probability,
+def _candidates(
+    drafts: Sequence[Draft], verdicts: Sequence[Verdict], alternative: int, worths: Worths = WORTHLESS
+) -> list[Candidate]:
+    """The drafts with all that was found of them."""
+    if not drafts:
+        return []
+    # By column: twenty of these are made for a decision, and a call into Python for each costs as much as all else here.
+    endpoints, qualities, runtimes, ttfts_s, output_token_counts, costs_usd, durations_s = zip(*drafts, strict=True)
+    rejections, shortfall_risks = zip(*verdicts, strict=True)
+    rows = zip(
+        endpoints,
+        qualities,
+        output_token_counts,
+        costs_usd,
+        ttfts_s,
+        [runtime.inter_token_latency_s for runtime in runtimes],
+        durations_s,
+        [runtime.error_rate for runtime in runtimes],
+        [runtime.age_s for runtime in runtimes],
+        repeat(alternative),
+        *worths,
         rejections,
-        shortfall_risk,
+        shortfall_risks,
+        strict=False,
     )
+    return list(map(_new_candidate, rows))

@@ -7,9 +7,7 @@ candidate knows is left out for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import repeat
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pointsman_server.decision.estimate import CHARGES, Draft
@@ -19,6 +17,7 @@ from pointsman_server.decision.types import (
     Direction,
     Objective,
     Preference,
+    UtilityColumn,
     UtilityTerm,
     Weights,
 )
@@ -31,28 +30,15 @@ class Ranking(NamedTuple):
 
     drafts: list[Draft]
     utilities: list[float]
-    terms: list[Terms]
+    rows: list[int]
+    """Where each of `drafts` stands in `columns`."""
+    columns: tuple[UtilityColumn, ...]
+    """In the order in which the drafts were given."""
 
-
-class Column(NamedTuple):
-    """One term of the utility, for all drafts."""
-
-    metric: Metric
-    weight: float
-    values: Sequence[float]
-    assumed: Sequence[bool]
-    contributions: Sequence[float]
-
-    def terms(self) -> Iterator[UtilityTerm]:
-        """The term of each draft."""
-        rows = zip(
-            repeat(self.metric), repeat(self.weight), self.values, self.assumed, self.contributions, strict=False
-        )
-        # Eighty of these are made for a decision over twenty endpoints: without a call into Python for each.
-        return map(_new_term, rows)
-
-
-_new_term: Callable[[tuple[Metric, float, float, bool, float]], UtilityTerm] = partial(tuple.__new__, UtilityTerm)
+    def terms_at(self, place: int) -> Terms:
+        """What the utility of the one at that place is made of."""
+        row = self.rows[place]
+        return tuple([column.term(row) for column in self.columns])
 
 
 def rank(drafts: Sequence[Draft], preference: Preference) -> Ranking:
@@ -61,30 +47,24 @@ def rank(drafts: Sequence[Draft], preference: Preference) -> Ranking:
     Ties go to the candidate with fewer assumed values, then (under an objective) to the better one by the default
     preference, then by name, so that the order of the catalog never matters.
     """
-    match preference:
-        case Objective():
-            columns = [_sought(drafts, preference)]
-            losses = [-gain for gain in _totals(weigh(drafts, DEFAULT_PREFERENCE), drafts)]
-        case Weights():
-            columns = weigh(drafts, preference)
-            losses = [0.0] * len(drafts)
+    columns = [_sought(drafts, preference)] if isinstance(preference, Objective) else weigh(drafts, preference)
     utilities = _totals(columns, drafts)
-    terms = list(zip(*[column.terms() for column in columns], strict=True)) if columns else [()] * len(drafts)
-    assumed_counts = list(map(sum, zip(*[column.assumed for column in columns], strict=True))) or [0] * len(drafts)
-    names = [draft.endpoint.name for draft in drafts]
-    places = zip([-utility for utility in utilities], assumed_counts, losses, names, range(len(drafts)), strict=True)
-    order = [index for *_, index in sorted(places)]
-    return Ranking(
-        [drafts[index] for index in order], [utilities[index] for index in order], [terms[index] for index in order]
-    )
+    rows = sorted(range(len(drafts)), key=utilities.__getitem__, reverse=True)
+    if len(set(utilities)) < len(utilities):
+        default = [0.0] * len(drafts)
+        if isinstance(preference, Objective):
+            default = _totals(weigh(drafts, DEFAULT_PREFERENCE), drafts)
+        assumed_counts = [sum([column.assumed[row] for column in columns]) for row in range(len(drafts))]
+        rows.sort(key=lambda row: (-utilities[row], assumed_counts[row], -default[row], drafts[row].endpoint.name))
+    return Ranking([drafts[row] for row in rows], [utilities[row] for row in rows], rows, tuple(columns))
 
 
-def _totals(columns: Sequence[Column], drafts: Sequence[Draft]) -> list[float]:
+def _totals(columns: Sequence[UtilityColumn], drafts: Sequence[Draft]) -> list[float]:
     """What the columns contribute to each draft, in all."""
     return list(map(sum, zip(*[column.contributions for column in columns], strict=True))) or [0.0] * len(drafts)
 
 
-def weigh(drafts: Sequence[Draft], weights: Weights) -> list[Column]:
+def weigh(drafts: Sequence[Draft], weights: Weights) -> list[UtilityColumn]:
     """The terms of the utility, in the order of the weights; without those of which no draft knows the value."""
     columns = []
     for metric, weight in weights.by_metric:
@@ -98,7 +78,7 @@ def weigh(drafts: Sequence[Draft], weights: Weights) -> list[Column]:
             assumed = [value is None for value in found]
             values = [stand_in if value is None else value for value in found]
         signed = weight if METRIC_SPECS[metric].higher_is_better else -weight
-        columns.append(Column(metric, weight, values, assumed, [signed * value for value in values]))
+        columns.append(UtilityColumn(metric, weight, values, assumed, [signed * value for value in values]))
     return columns
 
 
@@ -113,7 +93,7 @@ def _middle(known: list[float], metric: Metric) -> float | None:
     return ascending[index]
 
 
-def _sought(drafts: Sequence[Draft], objective: Objective) -> Column:
+def _sought(drafts: Sequence[Draft], objective: Objective) -> UtilityColumn:
     """The one term of an objective; what is unknown stands for the least sought of the known values."""
     found = CHARGES[objective.metric](drafts)
     known = [value for value in found if value is not None]
@@ -121,4 +101,4 @@ def _sought(drafts: Sequence[Draft], objective: Objective) -> Column:
     worst = min(known, default=0.0) if is_highest else max(known, default=0.0)
     values = [worst if value is None else value for value in found]
     contributions = values if is_highest else [-value for value in values]
-    return Column(objective.metric, 1.0, values, [value is None for value in found], contributions)
+    return UtilityColumn(objective.metric, 1.0, values, [value is None for value in found], contributions)

@@ -35,7 +35,6 @@ from pointsman_server.decision.types import (
     RejectionReason,
     Relaxation,
     SearchSpace,
-    UtilityTerm,
     Weights,
 )
 from pointsman_server.errors import AttemptFailure, UpstreamErrorKind
@@ -177,8 +176,11 @@ FINISH_REASON_TO_PROTO: Mapping[chat.FinishReason, chat_pb2.FinishReason.ValueTy
 
 def conversation_from_proto(message: chat_pb2.Conversation) -> chat.Conversation:
     """What the model is asked."""
+    messages = tuple([_message_from_proto(item) for item in message.messages])
+    if messages and len(message.ListFields()) == 1:
+        return chat.Conversation(messages)  # The usual case: a conversation of messages alone.
     return chat.Conversation(
-        messages=tuple(_message_from_proto(item) for item in message.messages),
+        messages,
         tools=tuple(
             chat.Tool(item.name, item.description, item.parameters_json_schema, item.strict) for item in message.tools
         ),
@@ -378,7 +380,7 @@ def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candida
             _fill_duration(added.end_to_end_latency, candidate.end_to_end_latency_s)
         if candidate.runtime_age_s is not None:
             _fill_duration(added.runtime_age, candidate.runtime_age_s)
-        _fill_terms(added.utility_terms.add, candidate.terms)
+        _fill_terms(added.utility_terms.add, candidate)
         if candidate.rejections:
             added.rejections.extend([rejection_to_proto(rejection) for rejection in candidate.rejections])
 
@@ -388,8 +390,9 @@ def _fill_quality(message: routing_pb2.QualityPrediction, quality: QualityPredic
     spread = INTERVAL_NORMAL_QUANTILE * quality.standard_error
     low, high = mean - spread, mean + spread
     message.mean = mean
-    message.low = max(0.0, low)
-    message.high = min(1.0, high)
+    # Calls of `max` and `min` would take as long as writing the message.
+    message.low = low if low > 0.0 else 0.0  # noqa: FURB136
+    message.high = high if high < 1.0 else 1.0  # noqa: FURB136
 
 
 class _LastingParts:
@@ -423,14 +426,15 @@ class _LastingParts:
 _lasting_parts = _LastingParts()
 
 
-def _fill_terms(add: Callable[[], routing_pb2.UtilityTerm], terms: Iterable[UtilityTerm]) -> None:
-    for metric, weight, value, assumed, contribution in terms:
+def _fill_terms(add: Callable[[], routing_pb2.UtilityTerm], candidate: Candidate) -> None:
+    row = candidate.row
+    for metric, weight, values, assumed, contributions in candidate.columns:
         term = add()
         term.metric = METRIC_TO_PROTO[metric]
         term.weight = weight
-        term.value = value
-        term.contribution = contribution
-        if assumed:
+        term.value = values[row]
+        term.contribution = contributions[row]
+        if assumed[row]:
             term.assumed = True
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message as ProtoMessage
@@ -450,7 +451,14 @@ def _preferences(path: str, preferences: routing_pb2.Preferences, violations: Vi
 
 def _enum(path: str, value: int, enum: object, violations: Violations) -> None:
     """Enums of proto3 are open: a number that this version does not know may arrive."""
-    known = enum.DESCRIPTOR.values_by_number  # type: ignore[attr-defined]  # EnumTypeWrapper, which its stub can't name
+    known = _names_by_number(enum)
     if value not in known:
-        names = ", ".join(descriptor.name for descriptor in known.values())
+        names = ", ".join(known.values())
         violations.add(path, f"is {value}, which this version does not know; known are {names}")
+
+
+@cache
+def _names_by_number(enum: object) -> Mapping[int, str]:
+    """The values of one of the protocol's enums; to ask its descriptor takes as long as all else about a message."""
+    descriptors = enum.DESCRIPTOR.values_by_number  # type: ignore[attr-defined]  # EnumTypeWrapper, which its stub can't name
+    return {number: descriptor.name for number, descriptor in descriptors.items()}

@@ -203,12 +203,9 @@ class QualityModel:
             position=position,
         )
         log_tokens = np.minimum(candidates.length_intercept + candidates.length_slope * length_latent, LOG_TOKENS_MAX)
-        return {
-            name: QualityPrediction(name_mean, name_error, None if isnan(count) else count)
-            for name, name_mean, name_error, count in zip(
-                candidates.names, mean.tolist(), error.tolist(), np.exp(log_tokens).tolist(), strict=True
-            )
-        }
+        counts = [None if isnan(count) else count for count in np.exp(log_tokens).tolist()]
+        predictions = map(_new_prediction, zip(mean.tolist(), error.tolist(), counts, strict=True))
+        return dict(zip(candidates.names, predictions, strict=True))
 
     def latent(self, text: str) -> tuple[Floats, float]:
         """Where the prompt lies: [1, z] for the profiles, with the shares of the categories where they see them, and the
@@ -219,6 +216,9 @@ class QualityModel:
         return np.concatenate((_ONE, output[:-1], shares)), float(output[-1])
 
 
+_new_prediction: Callable[[tuple[float, float, float | None]], QualityPrediction] = partial(
+    tuple.__new__, QualityPrediction
+)
 _ONE = np.ones(1, dtype=np.float32)
 
 
