@@ -122,4 +122,4 @@ bench-drift-live: $(STAMP) .venv-litellm ## Routes in real time through a brown-
 
 .PHONY: clean
 clean: ## Removes what was made here, .venv included.
-	rm -rf $(VENV) .venv-litellm .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-litellm client/web/dist client/web/node_modules client/web/src/gen tests/openai_door/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

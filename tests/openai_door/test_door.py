@@ -79,14 +79,37 @@ async def test_text_of_any_script_arrives_as_it_is() -> None:
         assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == text
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
-async def test_a_page_in_a_browser_cannot_ask_in_passing(content_type: str) -> None:
+async def test_a_page_in_a_browser_cannot_ask_in_passing() -> None:
     """What a browser sends without asking first is refused: else any page could spend credit at a loopback address."""
     async with opened() as door, http(door) as client:
-        response = await client.post(CHAT, content=json.dumps(BODY), headers={"content-type": content_type})
-        assert (response.status_code, response.json()["error"]["param"]) == (400, "content-type")
-        assert "access-control-allow-origin" not in response.headers
+        for content_type in ("text/plain", "application/x-www-form-urlencoded", ""):
+            response = await client.post(CHAT, content=json.dumps(BODY), headers={"content-type": content_type})
+            assert (response.status_code, response.json()["error"]["param"]) == (400, "content-type")
+            assert "access-control-allow-origin" not in response.headers
         assert [upstream.connections for upstream in door.upstreams] == [[], [], []]
+
+
+async def test_a_name_that_was_made_to_mean_this_machine_does_not_count() -> None:
+    """Without keys on loopback a request must name this machine, whatever a resolver has told a browser."""
+    async with opened(streaming("fine")) as door, http(door) as client:
+        for host, status in (
+            ("localhost:1", 200),
+            ("[::1]", 200),
+            ("127.0.0.1", 200),
+            ("evil.example", 400),
+            ("localhost.evil.example", 400),
+        ):
+            response = await client.post(CHAT, json=BODY | {"model": "a@first"}, headers={"host": host})
+            assert response.status_code == status
+
+
+async def test_where_a_key_is_asked_for_any_name_will_do() -> None:
+    """Behind a proxy the door has the proxy's name."""
+    async with opened(streaming("fine"), door='api_keys_env = "KEYS"', environment={"KEYS": "sk-1"}) as door:
+        async with http(door) as client:
+            headers = {"host": "llm.example", "authorization": "Bearer sk-1"}
+            response = await client.post(CHAT, json=BODY | {"model": "a@first"}, headers=headers)
+        assert response.status_code == 200
 
 
 async def chunked(piece: bytes, count: int) -> AsyncIterator[bytes]:
@@ -160,12 +183,10 @@ async def test_a_client_that_does_not_read_holds_its_provider_up() -> None:
     script: Script = (ReadRequest(), Send(stream_head()), *sent, Send(END))
     async with opened(script) as door:
         body = json.dumps(BODY | {"stream": True}).encode()
-        head = (
-            f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", door.server.application.openai_port)) as client:
             client.sendall(head.encode() + body)
-            connection = await door.upstreams[0].connection(0)
+            connection = await asyncio.wait_for(door.upstreams[0].connection(0), PATIENCE_S)
             for _ in range(200):
                 # Twenty-five megabytes would have passed by then, if nothing held them up.
                 await asyncio.sleep(0.005)
@@ -178,7 +199,8 @@ def read_to(client: socket.socket, end: bytes) -> bytes:
     """What comes up to and including `end`."""
     received = bytearray()
     while end not in received[-1000:]:
-        received += client.recv(1 << 20)
+        received += (piece := client.recv(1 << 20))
+        assert piece, "the connection was closed before the end"
     return bytes(received)
 
 
@@ -186,7 +208,9 @@ async def test_a_half_sent_request_that_is_given_up_leaves_nothing() -> None:
     """A client that leaves in the middle of its body is no error, and asks nobody."""
     async with opened() as door:
         _, writer = await asyncio.open_connection("127.0.0.1", door.server.application.openai_port)
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
+        head = (
+            f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
+        )
         writer.write(head.encode() + b'{"mod')
         await writer.drain()
         writer.close()

@@ -220,6 +220,25 @@ async def test_a_failover_is_unseen() -> None:
         assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "fine"
 
 
+async def test_while_two_race_nobody_is_said_to_answer() -> None:
+    """With a hedge under way the head of a stream names no endpoint, and the chunks the model that was asked for; the end
+    tells who it was."""
+    async with opened((ReadRequest(), Hang()), streaming("fine")) as door:
+        stream = await door.client.chat.completions.create(
+            model=IN_ORDER,
+            messages=MESSAGES,
+            stream=True,
+            extra_body={"pointsman": {"include_decision": True, "execution": {"allow_hedging": True}}},
+        )
+        assert "x-pointsman-endpoint" not in stream.response.headers
+        assert stream.response.headers["x-pointsman-attempt-count"] == "2"
+        chunks = [chunk async for chunk in stream]
+        assert [chunk.model for chunk in chunks] == [IN_ORDER, "a"]
+        told: Any = (chunks[-1].model_extra or {})["pointsman"]
+        assert told["done"]["endpoint"] == "a@second"
+        assert [usage["endpoint"] for usage in told["usages"]] == ["a@first", "a@second"]
+
+
 BREAKING: Script = (ReadRequest(), Send(stream_head()), Send(delta_event("Hel")), Reset())
 
 
@@ -272,27 +291,25 @@ async def test_failures_of_all_providers_have_the_clients_own_classes(
         assert ("retry-after-ms" in caught.value.response.headers) == (status != 400)
 
 
-@pytest.mark.parametrize(
-    ("asked", "kind", "param", "code"),
-    [
-        ({"model": "nothing-like-it"}, openai.NotFoundError, "model", "model_not_found"),
-        ({"model": "a@nowhere"}, openai.NotFoundError, "model", "model_not_found"),
-        ({"model": "router@q:x"}, openai.BadRequestError, "model", "invalid_value"),
-        ({"model": "router@c<0.001"}, openai.BadRequestError, None, "no_eligible_endpoint"),
-        ({"n": 2}, openai.BadRequestError, "n", "unsupported_value"),
-        ({"temperature": 3}, openai.BadRequestError, "temperature", "invalid_value"),
-        ({"logit_bias": {"1": 2}}, openai.BadRequestError, "logit_bias", "unsupported_value"),
-        ({"extra_body": {"best_of": 2}}, openai.BadRequestError, "best_of", "unsupported_parameter"),
-    ],
-)
-async def test_a_request_that_cannot_be_served_says_why(
-    asked: dict[str, Any], kind: type[openai.APIStatusError], param: str | None, code: str
-) -> None:
+UNSERVABLE: list[tuple[dict[str, Any], type[openai.APIStatusError], str | None, str]] = [
+    ({"model": "nothing-like-it"}, openai.NotFoundError, "model", "model_not_found"),
+    ({"model": "a@nowhere"}, openai.NotFoundError, "model", "model_not_found"),
+    ({"model": "router@q:x"}, openai.BadRequestError, "model", "invalid_value"),
+    ({"model": "router@c<0.001"}, openai.BadRequestError, None, "no_eligible_endpoint"),
+    ({"n": 2}, openai.BadRequestError, "n", "unsupported_value"),
+    ({"temperature": 3}, openai.BadRequestError, "temperature", "invalid_value"),
+    ({"logit_bias": {"1": 2}}, openai.BadRequestError, "logit_bias", "unsupported_value"),
+    ({"extra_body": {"best_of": 2}}, openai.BadRequestError, "best_of", "unsupported_parameter"),
+]
+
+
+async def test_a_request_that_cannot_be_served_says_why() -> None:
     """Each refusal has the client's class, the field and the code, and reaches no provider."""
     async with opened() as door:
-        with pytest.raises(kind) as caught:
-            await door.client.chat.completions.create(**({"model": "default", "messages": MESSAGES} | asked))
-        assert (caught.value.param, caught.value.code) == (param, code)
+        for asked, kind, param, code in UNSERVABLE:
+            with pytest.raises(kind) as caught:
+                await door.client.chat.completions.create(**({"model": "default", "messages": MESSAGES} | asked))
+            assert (caught.value.param, caught.value.code) == (param, code)
         assert [upstream.connections for upstream in door.upstreams] == [[], [], []]
 
 

@@ -155,6 +155,13 @@ def test_a_refusal_is_what_the_model_said() -> None:
         assert conversation(messages=messages).messages[1] == Message(Role.ASSISTANT, (TextPart("No."),))
 
 
+def test_a_tool_may_have_nothing_to_say() -> None:
+    """The empty result of a tool, which agents send all the time, is a turn without parts."""
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    turns = [USER, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "1", "content": ""}]
+    assert conversation(messages=turns).messages[2] == Message(Role.TOOL, tool_call_id="1")
+
+
 def test_what_a_model_thought_before_is_left_out_and_named() -> None:
     """An answer given back with its reasoning is taken; that no provider is sent the reasoning is said, not hidden."""
     read = asked(messages=[USER, {"role": "assistant", "content": "4", "reasoning_content": "2 + 2"}, USER])

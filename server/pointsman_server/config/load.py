@@ -30,6 +30,7 @@ from pointsman_server.config.router_table import read_artifact, read_routers
 from pointsman_server.config.settings import Config, OpenAiDoorSettings, ServerSettings, TelemetrySettings, TlsSettings
 from pointsman_server.config.text_rules import (
     LINE_RULE,
+    LOOPBACK_ADDRESS,
     TIMEOUT_S_MAX,
     VARIABLE_RULE,
     read_path,
@@ -54,7 +55,6 @@ DEFAULTS_TEXT = f'[catalog]\ninclude = ["{WELL_KNOWN}"]\n'
 KEYS_FORBIDDEN = "keys must not stand in this file: name the environment variable with them in `api_keys_env`"
 
 _LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
-_LOOPBACK = re.compile(r"(127\.[0-9.]+|\[::1\]|localhost):[0-9]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,7 +343,7 @@ def _server_notices(server: ServerSettings, door: OpenAiDoorSettings | None) -> 
         f"{name}.listen: whoever reaches {listen} can spend your credit with the providers;"
         f" {name}.api_keys_env or server.tls.client_ca_file would ask who it is"
         for name, listen, api_keys in doors
-        if not (api_keys or certified or _LOOPBACK.fullmatch(listen))
+        if not (api_keys or certified or LOOPBACK_ADDRESS.fullmatch(listen))
     )
 
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from pointsman.v1.router_service_pb2 import BREAK_POLICY_RESTART
 
 from pointsman_server.config.settings import OpenAiDoorSettings, ServerSettings
+from pointsman_server.config.text_rules import LOOPBACK_ADDRESS
 from pointsman_server.decision.resolve import DEFAULT_ROUTER_NAME
 from pointsman_server.edge.interceptors import Guard, Keyring, Metadata, current_span
 from pointsman_server.edge.service import SERVICE_NAME, asked_execution, routing_request
@@ -58,6 +59,8 @@ class Door:
         self._router = router
         self._guard = guard
         self._keyring = Keyring(settings.api_keys) if settings.api_keys else guard.keyring
+        self._is_private = not (settings.api_keys or server.api_keys) and _is_loopback(settings.listen)
+        """Only who is on this machine may come in, and needs no key."""
         self._settings = settings
         self._server = server
         self._clock_s = clock_s
@@ -75,10 +78,7 @@ class Door:
         reply = _Reply(request)
 
         async def call() -> web.StreamResponse:
-            if request.content_type != JSON_TYPE:
-                # Else any page in a browser could spend credit at a loopback address: see docs/openai.md.
-                violation = FieldViolation("content-type", f"must be {JSON_TYPE}")
-                raise RefusedRequestError((violation,), FaultCode.INVALID_VALUE)
+            self._check_headers(request)
             asked = read_asked(await self._body(request), include_decision=_wants_decision(request))
             answer = Answer(asked, int(self._unix_s()))
             try:
@@ -107,6 +107,17 @@ class Door:
                 await reply.send(_event(chunk), answer.headers)
         await reply.send(STREAM_END, answer.headers)
         await reply.end()
+
+    def _check_headers(self, request: web.Request) -> None:
+        """Refuses what a page in a browser could send in passing, and so spend credit: without asking first, only other
+        types of content; and from a host whose name it has made to mean this machine, only that host's name."""
+        if request.content_type != JSON_TYPE:
+            violation = FieldViolation("content-type", f"must be {JSON_TYPE}")
+        elif self._is_private and not _is_loopback(request.host):
+            violation = FieldViolation("host", "must be localhost or 127.0.0.1, as long as no key is asked for")
+        else:
+            return
+        raise RefusedRequestError((violation,), FaultCode.INVALID_VALUE)
 
     def _execution(self, asked: Asked) -> Execution:
         execution = asked.request.execution
@@ -236,6 +247,10 @@ def _model(name: str, owner: str, extension: JsonValue) -> JsonValue:
 def _metadata(request: web.Request) -> Metadata:
     """The headers as gRPC's metadata are: names in lower case."""
     return [(name.lower(), value) for name, value in request.headers.items()]
+
+
+def _is_loopback(host: str) -> bool:
+    return LOOPBACK_ADDRESS.fullmatch(host) is not None
 
 
 def _wants_decision(request: web.Request) -> bool:
