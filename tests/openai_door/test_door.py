@@ -146,6 +146,7 @@ async def test_what_is_no_resource_is_refused_in_the_same_shape() -> None:
         ):
             response = await client.request(method, path)
             assert (response.status_code, response.json()["error"]["code"]) == (status, "unknown_url")
+            assert ("allow" in response.headers) == (status == 405)
         long = await client.get("/v1/models", headers={"x-long": "x" * 4096})
         assert long.status_code == 400
         many = await client.get("/v1/models", headers={f"x-{number}": "1" for number in range(100)})
@@ -354,6 +355,23 @@ async def test_a_door_speaks_tls_with_the_servers_certificate() -> None:
             async with httpx.AsyncClient(base_url=f"http://localhost:{port}") as plain:
                 with pytest.raises(httpx.TransportError):
                     await plain.get("/v1/models")
+
+
+async def test_a_door_asks_for_certificates_as_the_server_does() -> None:
+    """With client_ca_file only a client that shows a certificate signed by it is let in."""
+    tls = f'[server.tls]\ncertificate_file = "{CERTIFICATE}"\nkey_file = "{CERTIFICATE}"\n'
+    tls += f'client_ca_file = "{CERTIFICATE}"\n[openai_door]\nlisten = "127.0.0.1:0"\n'
+    async with Application(
+        config_of(tls + endpoints({"first": ["a"]}, {"first": "http://127.0.0.1:9/v1"}))
+    ) as application:
+        url = f"https://localhost:{application.openai_port}"
+        stranger, known = (ssl.create_default_context(cafile=CERTIFICATE) for _ in range(2))
+        known.load_cert_chain(CERTIFICATE)
+        async with httpx.AsyncClient(base_url=url, verify=known, timeout=30.0) as client:
+            assert (await client.get("/v1/models")).status_code == 200
+        async with httpx.AsyncClient(base_url=url, verify=stranger, timeout=30.0) as client:
+            with pytest.raises(httpx.TransportError):
+                await client.get("/v1/models")
 
 
 async def test_a_taken_port_is_a_clear_error() -> None:

@@ -294,6 +294,12 @@ async def test_failures_of_all_providers_have_the_clients_own_classes(
 UNSERVABLE: list[tuple[dict[str, Any], type[openai.APIStatusError], str | None, str]] = [
     ({"model": "nothing-like-it"}, openai.NotFoundError, "model", "model_not_found"),
     ({"model": "a@nowhere"}, openai.NotFoundError, "model", "model_not_found"),
+    (
+        {"extra_body": {"pointsman": {"routing": {"constraints": {"models": ["none"]}}}}},
+        openai.BadRequestError,
+        "pointsman.routing.constraints.models",
+        "invalid_value",
+    ),
     ({"model": "router@q:x"}, openai.BadRequestError, "model", "invalid_value"),
     ({"model": "router@c<0.001"}, openai.BadRequestError, None, "no_eligible_endpoint"),
     ({"n": 2}, openai.BadRequestError, "n", "unsupported_value"),

@@ -86,8 +86,10 @@ class Door:
                 async with aclosing(events):
                     await (self._stream if asked.stream else self._whole)(events, answer, reply)
             except InvalidRequestError as error:
-                # The request has been validated, so it names something that is not there.
-                raise renamed(error, FaultCode.UNKNOWN_MODEL) from None
+                # The request has been validated, so what is wrong with its router is a name that is not there.
+                names = {violation.field for violation in error.violations}
+                is_unknown = names == {"routing.router"}
+                raise renamed(error, FaultCode.UNKNOWN_MODEL if is_unknown else FaultCode.INVALID_VALUE) from None
             return reply.response()
 
         return await self._guarded(COMPLETE_METHOD, request, call, reply)
@@ -226,7 +228,8 @@ async def _errors_as_json(
             f"this server has no {request.method} {request.path}; it has POST /v1/chat/completions, GET /v1/models"
         )
         refusal = plain_refusal(error.status, "unknown_url", message)
-        return _json_response(refusal.http_status, refusal.body, refusal.headers)
+        allowed = {"allow": error.headers["allow"]} if "allow" in error.headers else {}
+        return _json_response(refusal.http_status, refusal.body, allowed)
 
 
 def _models(world: World) -> Iterator[JsonValue]:
