@@ -108,6 +108,10 @@ bench-risk: $(STAMP) ## Measures whether stated risks hold on test prompts. DATA
 bench-joining: $(STAMP) ## Measures how well models join without retraining. DATA=folder of prompts.parquet and outcomes.parquet.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.joining --data $(DATA) $(ARGS)
 
+.PHONY: bench-replay
+bench-replay: $(STAMP) ## Measures what the decision log costs, and whether replays repeat it and estimate truly; minutes.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.replay $(ARGS)
+
 .PHONY: bench-drift
 bench-drift: $(STAMP) ## Measures routing while providers drift, in virtual time, beside other rules and an oracle. DATA=folder of the runtime traces.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.drift $(if $(DATA),--data $(DATA)) $(ARGS)

@@ -189,4 +189,8 @@ def decision_inputs(
         seed=draw(st.integers(0, 2**63 - 1)),
         exploration=exploration or draw(st.builds(Exploration, rate=st.sampled_from([0.0, 0.02, 0.5, 1.0]))),
         risk_table=draw(st.none() | risk_tables()),
+        cached_input_token_counts=draw(
+            st.just({})
+            | st.dictionaries(st.sampled_from([one.name for one in catalog]), st.floats(1.0, 5000.0), max_size=2)
+        ),
     )

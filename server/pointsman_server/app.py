@@ -34,6 +34,8 @@ from pointsman_server.decision.resolve import (
     resolve,
 )
 from pointsman_server.decision.router_string import RouterAlternative
+from pointsman_server.decision_log.keeper import DecisionLog
+from pointsman_server.decision_log.settings import DecisionLogSettings
 from pointsman_server.edge.interceptors import Guard
 from pointsman_server.edge.service import SERVICE_NAME, RouterServicer
 from pointsman_server.errors import ArtifactError, ConfigError, FieldViolation
@@ -120,7 +122,7 @@ class Application:
         self._chance = chance or Chance()
         self._tls = default_tls()
         self._config = config
-        self._started_with = (config.server, config.openai_door, config.telemetry)
+        self._started_with = _lasting(config)
         self._artifacts = renewed_artifacts(artifact_paths(config), {})
         _check_scores(config, self._artifacts)
         self._reloading = asyncio.Lock()
@@ -132,11 +134,13 @@ class Application:
             )
         )
         self._saving: asyncio.Task[None] | None = None
+        self._logging: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._retirements: set[asyncio.Task[None]] = set()
         self._providers: dict[str, ChatProvider] = {}
         for path in self._artifacts:
             self._telemetry.metrics.artifact_read(str(path), refused=False)
+        self._log = None if config.decision_log is None else self._opened_log(config.decision_log)
         self.router = Router(
             self._world(config),
             tracker=self._restored_tracker(config),
@@ -146,6 +150,7 @@ class Application:
             sleep=asyncio.sleep,
             new_decision_id=self._chance.decision_id,
             new_seed=self._chance.seed,
+            log=self._log,
         )
         self._servicer = RouterServicer(
             self.router, config.server, clock_s=self._chance.clock_s, unix_s=self._chance.unix_s
@@ -187,6 +192,9 @@ class Application:
             self._saving = asyncio.create_task(
                 self._save_regularly(settings.runtime_state_file, settings.runtime_state_interval_s)
             )
+        if self._log is not None:
+            self._logging = asyncio.create_task(self._log.run(), name="decision log")
+            self._logging.add_done_callback(_tell_bug)
         self._probing = asyncio.create_task(self._probe(), name="probes")
         self._probing.add_done_callback(_tell_bug)
         for name in ("", SERVICE_NAME):
@@ -222,6 +230,9 @@ class Application:
         self._stopped.set()
         if self._saving is not None:
             await self._saving
+        if self._log is not None and self._logging is not None:
+            self._log.close()
+            await asyncio.gather(self._logging, return_exceptions=True)
         await asyncio.to_thread(self._telemetry.shutdown)
 
     async def _open_openai_door(self, settings: OpenAiDoorSettings) -> None:
@@ -239,6 +250,18 @@ class Application:
         )
         self._openai_door = Listener(door, settings, self._config.server.tls)
         self.openai_port = await self._openai_door.start()
+
+    def _opened_log(self, settings: DecisionLogSettings) -> DecisionLog:
+        """The decision log, in a directory that can be written to.
+
+        Raises:
+            ConfigError: it can't be.
+        """
+        try:
+            return DecisionLog(settings, unix_s=self._chance.unix_s, on_drop=self._telemetry.metrics.log_dropped)
+        except OSError as error:
+            description = f"can't write to {settings.directory}: {error.strerror}"
+            raise ConfigError("the configuration", (FieldViolation("decision_log.directory", description),)) from None
 
     def _restored_tracker(self, config: Config) -> RuntimeTracker:
         """The runtime aggregator, with what was saved of it."""
@@ -294,8 +317,10 @@ class Application:
             self._artifacts = artifacts
             self.router.world = self._world(config)
             self.router.tracker.retain(frozenset(config.catalog.by_name))
-        if (config.server, config.openai_door, config.telemetry) != self._started_with:
-            logger.warning("[server], [openai_door] or [telemetry] have changed; they take effect at the next start")
+            self.router.prompt_caches.retain(frozenset(config.catalog.by_name))
+        if _lasting(config) != self._started_with:
+            tables = "[server], [openai_door], [telemetry] or [decision_log]"
+            logger.warning("%s have changed; they take effect at the next start", tables)
 
     def _tell_renewed(self, artifacts: Mapping[Path, HeldArtifact]) -> None:
         """Logs and counts what has become of each artifact since the last time."""
@@ -310,24 +335,9 @@ class Application:
                 logger.info("artifact %s: %s is in force%s", path, now.name, f", after {before.name}" if before else "")
 
     def _world(self, config: Config) -> World:
-        scored: dict[Path, QualityModel] = {}
-        routers = {}
-        for name, settings in config.routers.items():
-            path = _artifact_path(settings, config)
-            held = self._artifacts[path]
-            named = _named_router(settings, config)
-            model = scored[path] = scored.get(path) or with_catalog_scores(held.model, config.catalog)
-            routers[name] = ServedRouter(
-                router=named,
-                version=_hash(config.catalog.version, held.digest, settings.version),
-                quality=model,
-                quality_artifact=held.name,
-                refused_update=held.refusal,
-                text=str(effective_router_string(named.alternatives)),
-            )
         return World.of(
             config.catalog,
-            routers,
+            served_routers(config, self._artifacts),
             providers=self._renewed_providers(config),
             server_addresses={
                 name: urlsplit(settings.base_url).hostname or "" for name, settings in config.providers.items()
@@ -353,6 +363,31 @@ class Application:
         self._providers = renewed
         self._config = config
         return renewed
+
+
+def served_routers(config: Config, artifacts: Mapping[Path, HeldArtifact]) -> dict[str, ServedRouter]:
+    """The routers of a configuration by name; `artifacts` holds each of `artifact_paths`."""
+    scored: dict[Path, QualityModel] = {}
+    routers = {}
+    for name, settings in config.routers.items():
+        path = _artifact_path(settings, config)
+        held = artifacts[path]
+        named = _named_router(settings, config)
+        model = scored[path] = scored.get(path) or with_catalog_scores(held.model, config.catalog)
+        routers[name] = ServedRouter(
+            router=named,
+            version=_hash(config.catalog.version, held.digest, settings.version),
+            quality=model,
+            quality_artifact=held.name,
+            refused_update=held.refusal,
+            text=str(effective_router_string(named.alternatives)),
+        )
+    return routers
+
+
+def _lasting(config: Config) -> tuple[object, ...]:
+    """What of a configuration a server keeps to its end."""
+    return config.server, config.openai_door, config.telemetry, config.decision_log
 
 
 def artifact_paths(config: Config) -> tuple[Path, ...]:

@@ -75,6 +75,8 @@ class AttemptPlan:
     """Monotonic; None when the caller set no deadline."""
     is_hedge: bool = False
     """It was begun beside another attempt, which was slow."""
+    cached_input_token_count: float = 0.0
+    """Tokens of the input that the endpoint is expected to have in its prompt cache, so that it reads only the rest."""
 
 
 class Attempt:
@@ -130,9 +132,8 @@ class Attempt:
             DeadlineExceededError: the caller's deadline passed.
         """
         self.started_s = self._clock_s()
-        track = self._tracker.start(
-            self.endpoint_name, input_token_count=self.plan.facts.input_token_count, now_s=self.started_s
-        )
+        read_count = self.plan.facts.input_token_count - int(self.plan.cached_input_token_count)
+        track = self._tracker.start(self.endpoint_name, input_token_count=read_count, now_s=self.started_s)
         span = request_span.attempt(
             self.plan.number,
             self.plan.entry.endpoint,

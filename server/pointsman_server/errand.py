@@ -160,6 +160,7 @@ class Errand:
             ),
             deadline_s=execution.deadline_s,
             is_hedge=is_hedge,
+            cached_input_token_count=candidate.cached_input_token_count,
         )
         return Attempt(
             plan, tracker=organs.tracker, metrics=organs.metrics, traffic=organs.traffic, clock_s=organs.clock_s

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from pointsman_server.runtime.prompt_cache import Beginnings
+
 
 @dataclass(frozen=True, slots=True)
 class RememberedDecision:
@@ -18,6 +20,8 @@ class RememberedDecision:
     input_token_count: int
     served: bool
     """Pointsman made the call itself, so what the caller saw of its latency is known already."""
+    beginnings: Beginnings
+    """Of the conversation, which whoever answers it has read."""
 
 
 class DecisionMemory:

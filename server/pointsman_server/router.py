@@ -26,6 +26,9 @@ from pointsman_server.decision.types import (
     RequestFacts,
     RuntimeSnapshot,
 )
+from pointsman_server.decision_log.keeper import DecisionLog
+from pointsman_server.decision_log.records import LoggedReport
+from pointsman_server.ending import Ending
 from pointsman_server.errand import Errand, Execution, Organs
 from pointsman_server.errors import (
     AttemptsExhaustedError,
@@ -42,6 +45,7 @@ from pointsman_server.execution.lineup import may_wait, stretched_s
 from pointsman_server.execution.sliding import SlidingSum
 from pointsman_server.memory import DecisionMemory, RememberedDecision
 from pointsman_server.race import Account, RaceEvent
+from pointsman_server.runtime.prompt_cache import Beginnings, PromptCaches, beginnings_of
 from pointsman_server.runtime.tracker import Observation, RuntimeTracker
 from pointsman_server.shadow import shadow_decisions
 from pointsman_server.telemetry.metrics import Metrics
@@ -65,6 +69,8 @@ class RoutingRequest:
     """The caller's typed constraints and preferences."""
     seed: int | None = None
     """Of the draw among near-ties; None lets the server draw one."""
+    conversation_id: str = field(default="", repr=False)
+    """What the turns of one conversation share, where the caller names it."""
     assignment_key: str = field(default="", repr=False)
     """What keeps the caller's requests with one arm of a split router; empty lets the seed draw."""
 
@@ -81,6 +87,8 @@ class Decided:
     router_text: str
     """What was decided by, in full: the router's constraints and preferences with the caller's in them."""
     world: World
+    beginnings: Beginnings
+    """Of the conversation, for the prompt caches."""
     shadows: tuple[Decision, ...]
     """What each shadow of the router would have chosen."""
 
@@ -138,11 +146,13 @@ class Router:
         sleep: Callable[[float], Awaitable[None]],
         new_decision_id: Callable[[], str],
         new_seed: Callable[[], int],
+        log: DecisionLog | None = None,
     ) -> None:
         self.world = world
         self.tracker = tracker
         self.traffic = SlidingSum(bucket_s=TRAFFIC_BUCKET_S, bucket_count=TRAFFIC_BUCKET_COUNT)
         """Tokens of the calls that were made for callers, those of the last hour."""
+        self.prompt_caches = PromptCaches()
         self._organs = Organs(
             tracker=tracker,
             metrics=metrics,
@@ -157,6 +167,7 @@ class Router:
         self._clock_s = clock_s
         self._new_decision_id = new_decision_id
         self._new_seed = new_seed
+        self._log = log
 
     def route(self, request: RoutingRequest, span: RequestSpan, *, served: bool = False) -> Decided:
         """Decides for a request. `served` says that the call will be made here.
@@ -173,6 +184,7 @@ class Router:
             router = world.routers[assigned.router_name]
             asked = world.resolve(request.asked, request.overlay, assigned)
             facts, text = request_facts(request.conversation), prompt_text(request.conversation)
+            beginnings = beginnings_of(request.conversation, facts, conversation_id=request.conversation_id)
             with routing.phase("predict_quality"):
                 qualities = world.predict(router.router.name, text)
             with routing.phase("snapshot"):
@@ -191,15 +203,29 @@ class Router:
                 quality_artifact=router.quality_artifact,
                 assignment=assigned,
                 risk_table=router.quality.risk_table,
+                cached_input_token_counts=self.prompt_caches.expected(
+                    beginnings, world.catalog.endpoints, now_s=self._clock_s()
+                ),
             )
             with routing.phase("decide"):
                 decision = decide(given)
             shadows = shadow_decisions(given, world, asked=request.asked, overlay=request.overlay, text=text)
             routing.decided(decision, shadows)
         self._metrics.decided(decision, shadows, duration_s=self._clock_s() - started_s)
+        if self._log is not None:
+            self._log.decided(
+                given,
+                decision,
+                asked=request.asked,
+                overlay=request.overlay,
+                served=served,
+                caller_seeded=request.seed is not None,
+                world=world,
+                text=text,
+            )
         if decision.chosen is None:
             raise unroutable(decision)
-        self._remember(decision, decision.chosen, facts, served=served)
+        self._remember(decision, decision.chosen, facts, beginnings, served=served)
         as_it_is = asked.alternatives == router.router.alternatives
         router_text = router.text if as_it_is else str(effective_router_string(asked.alternatives))
         return Decided(
@@ -209,6 +235,7 @@ class Router:
             served=router,
             router_text=router_text,
             world=world,
+            beginnings=beginnings,
             shadows=shadows,
         )
 
@@ -238,33 +265,43 @@ class Router:
             organs=self._organs,
         )
         account = errand.account
-        for race in errand.races():
-            async with aclosing(race.events(span)) as events:
-                async for event in events:
-                    yield event
-            if race.winner is not None:
-                yield self._completed(race.winner, account, arrived_s)
-                return
-            if race.leader is not None and race.leader.delta_count and not execution.restart_after_break:
-                raise StreamBrokenError(
-                    account.failures[-1],
-                    delta_count=race.leader.delta_count,
-                    character_count=race.leader.character_count,
-                )
-        raise AttemptsExhaustedError(
-            tuple(account.failures),
-            decision_id=decided.decision.decision_id,
-            retry_after_s=self._soonest_retry_s(decided.decision.eligible),
-            is_budget_spent=account.is_budget_spent,
-        )
+        with Ending(self._log, decided.decision, account, arrived_s=arrived_s, clock_s=self._clock_s) as ending:
+            for race in errand.races():
+                async with aclosing(race.events(span)) as events:
+                    async for event in events:
+                        yield event
+                if race.winner is not None:
+                    ending.winner = race.winner
+                    self._note_read(race.winner, decided.beginnings)
+                    yield self._completed(race.winner, account, arrived_s)
+                    return
+                if race.leader is not None and race.leader.delta_count and not execution.restart_after_break:
+                    raise StreamBrokenError(
+                        account.failures[-1],
+                        delta_count=race.leader.delta_count,
+                        character_count=race.leader.character_count,
+                    )
+            raise AttemptsExhaustedError(
+                tuple(account.failures),
+                decision_id=decided.decision.decision_id,
+                retry_after_s=self._soonest_retry_s(decided.decision.eligible),
+                is_budget_spent=account.is_budget_spent,
+            )
 
-    def _remember(self, decision: Decision, chosen: Candidate, facts: RequestFacts, *, served: bool) -> None:
+    def _note_read(self, winner: Attempt, beginnings: Beginnings) -> None:
+        cached = winner.usage().usage.cached_input_token_count
+        self.prompt_caches.read(winner.endpoint_name, beginnings, cached_token_count=cached, now_s=self._clock_s())
+
+    def _remember(
+        self, decision: Decision, chosen: Candidate, facts: RequestFacts, beginnings: Beginnings, *, served: bool
+    ) -> None:
         remembered = RememberedDecision(
             chosen.endpoint.name,
             router_name=decision.router_name,
             split_name=decision.assignment.split_name,
             input_token_count=facts.input_token_count,
             served=served,
+            beginnings=beginnings.to_remember,
         )
         self._memory.remember(decision.decision_id, remembered)
 
@@ -288,8 +325,14 @@ class Router:
             router_name=remembered.router_name,
             split_name=remembered.split_name,
         )
+        if self._log is not None:
+            self._log.add(_logged(outcome, endpoint_name=endpoint_name, now_unix_s=self._log.now_unix_s()))
         # What was served here has been seen here; counting it twice would make the estimates too sure of themselves.
         if outcome.tells_runtime and not remembered.served:
+            if outcome.failure is None:
+                self.prompt_caches.read(
+                    endpoint_name, remembered.beginnings, cached_token_count=None, now_s=self._clock_s()
+                )
             self.tracker.observe(
                 Observation(
                     endpoint_name=endpoint_name,
@@ -330,6 +373,21 @@ class Router:
         snapshot = self.tracker.snapshot(self._clock_s())
         waits = [snapshot.of(candidate.endpoint.name).retry_after_s for candidate in candidates]
         return min((wait_s for wait_s in waits if wait_s is not None), default=RETRY_AFTER_DEFAULT_S)
+
+
+def _logged(outcome: ReportedOutcome, *, endpoint_name: str, now_unix_s: float) -> LoggedReport:
+    return LoggedReport(
+        decision_id=outcome.decision_id,
+        time_unix_s=now_unix_s,
+        endpoint_name=endpoint_name,
+        ttft_s=outcome.ttft_s,
+        duration_s=outcome.duration_s,
+        input_token_count=outcome.input_token_count,
+        output_token_count=outcome.output_token_count,
+        failure=outcome.failure,
+        quality=outcome.quality,
+        quality_source=outcome.quality_source,
+    )
 
 
 def unroutable(decision: Decision) -> NoEligibleEndpointError | EndpointsUnavailableError:

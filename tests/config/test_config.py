@@ -23,6 +23,7 @@ from pointsman_server.config import (
 )
 from pointsman_server.decision.router_string import parse_router_string
 from pointsman_server.decision.types import Arm, Capability, Endpoint, Exploration
+from pointsman_server.decision_log.settings import DecisionLogSettings
 from pointsman_server.errors import ConfigError
 from pointsman_server.execution.probing import ProbeSettings
 from pointsman_server.providers.base import ProviderSettings, Secret
@@ -43,6 +44,7 @@ def test_what_is_not_set_has_its_default() -> None:
     assert config.server == ServerSettings()
     assert config.openai_door is None
     assert config.telemetry == TelemetrySettings()
+    assert config.decision_log is None
     assert config.quality_artifact is None
     assert config.catalog.entries == (
         CatalogEntry(endpoint=Endpoint("alpha", "local"), upstream_model="alpha", quality_model="alpha", stream=True),
@@ -84,6 +86,12 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         otlp_endpoint = "http://127.0.0.1:4317"
         sample_ratio = 0
         service_name = "mine"
+        [decision_log]
+        directory = "log"
+        file_bytes_max = 65536
+        total_bytes_max = 131072
+        flush_interval_s = 0.5
+        keep_prompts = true
         [quality]
         artifact = "artifact"
         [providers.local]
@@ -153,6 +161,13 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
     )
     assert config.telemetry == TelemetrySettings(
         otlp_endpoint="http://127.0.0.1:4317", sample_ratio=0.0, service_name="mine"
+    )
+    assert config.decision_log == DecisionLogSettings(
+        directory=tmp_path / "log",
+        file_bytes_max=65536,
+        total_bytes_max=131072,
+        flush_interval_s=0.5,
+        keep_prompts=True,
     )
     assert config.quality_artifact == tmp_path / "artifact"
     assert config.providers == {
@@ -405,12 +420,16 @@ def test_the_documentation_names_every_key() -> None:
     document = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
     row = re.compile(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", re.MULTILINE)
     rows = dict(row.findall(document))
-    for heading, settings in (("[server]", ServerSettings), ("[openai_door]", OpenAiDoorSettings)):
+    for heading, settings in (
+        ("[server]", ServerSettings),
+        ("[openai_door]", OpenAiDoorSettings),
+        ("[decision_log]", DecisionLogSettings),
+    ):
         section = dict(row.findall(document.partition(f"### `{heading}`")[2].partition("\n###")[0]))
         defaults = {field.name: field.default for field in dataclasses.fields(settings)}
-        for key in defaults.keys() - {"api_keys", "tls"}:
+        for key in defaults.keys() - {"api_keys", "tls", "directory"}:
             stated = section[key].strip("`").strip('"')
-            assert stated == ("none" if defaults[key] is None else str(defaults[key]))
+            assert stated == ("none" if defaults[key] is None else str(defaults[key]).lower())
     entry_keys = {field.name for field in dataclasses.fields(Endpoint)} - {"name"}
     provider_keys = {"adapter", "base_url", "api_key_env", "headers", "headers_env", "max_tokens_field", "labels"}
     provider_keys |= {"connect_timeout_s", "idle_timeout_s", "whole_answer_timeout_s", "connection_count_max"}

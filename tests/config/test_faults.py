@@ -120,6 +120,28 @@ FAULTS = [
         "server.runtime_state_interval_s",
         "must be a number from 1 to 3600, not 0",
     ),
+    ("[decision_log]", "decision_log.directory", "is required"),
+    ('[decision_log]\ndirectory = "nowhere/log"', "decision_log.directory", "there is no folder nowhere"),
+    (
+        '[decision_log]\ndirectory = "log"\nflush_interval_s = 0',
+        "decision_log.flush_interval_s",
+        "must be a number above 0 and at most 60, not 0",
+    ),
+    (
+        '[decision_log]\ndirectory = "log"\nfile_bytes_max = 1',
+        "decision_log.file_bytes_max",
+        "must be a whole number from 65536 to 1099511627776, not 1",
+    ),
+    (
+        '[decision_log]\ndirectory = "log"\ntotal_bytes_max = 70000',
+        "decision_log.total_bytes_max",
+        "must have room for two files, 134217728, not 70000",
+    ),
+    (
+        '[decision_log]\ndirectory = "log"\nprompts = true',
+        "decision_log.prompts",
+        "is unknown; did you mean keep_prompts?",
+    ),
     (
         "[server]\nattempt_count_max = 17",
         "server.attempt_count_max",

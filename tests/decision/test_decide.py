@@ -16,6 +16,7 @@ from pointsman_server.decision.estimate import Draft, drafts_of
 from pointsman_server.decision.feasibility import bounded_value
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.types import (
+    Affinity,
     Bound,
     BreakerState,
     Candidate,
@@ -45,7 +46,7 @@ FLAT = Latency(0.1, 0.1, 0.1, 0.1, 0.1)
 
 def draft_of(given_input: DecisionInput, endpoint: Endpoint) -> Draft:
     """The draft that a decision starts from."""
-    (draft,) = drafts_of([endpoint], given_input.qualities, given_input.snapshot, given_input.facts)
+    (draft,) = drafts_of([endpoint], given_input.qualities, given_input.snapshot, given_input.facts, {})
     return draft
 
 
@@ -600,3 +601,72 @@ def test_candidates_are_equal_by_what_they_tell() -> None:
     assert one[0].row != other[0].row
     assert one[0] != better[0]
     assert "columns" not in repr(one[0])
+
+
+def cached_input(cached: dict[str, float], *, mean_ttft_s: tuple[float, float] = (0.5, 0.5)) -> DecisionInput:
+    """Two endpoints of one model at the same price, each with this mean time to first token, that cost a tenth for input
+    that they have in their prompt cache."""
+    latencies = [Latency(mean_s, mean_s, mean_s, mean_s, mean_s) for mean_s in mean_ttft_s]
+    runtimes = {
+        f"m@{provider}": EndpointRuntime(
+            ttft_s=latency, inter_token_latency_s=Latency(0.01, 0.01, 0.01, 0.01, 0.01), age_s=1.0,
+            ttft_s_per_input_token=latency.mean / 20_000, reference_input_token_count=10_000,
+        )
+        for provider, latency in zip("xy", latencies, strict=True)
+    }  # fmt: skip
+    return DecisionInput(
+        decision_id="d",
+        facts=RequestFacts(10_000),
+        alternatives=(Policy(),),
+        endpoints=(Endpoint("m", "x", 2.0, 2.0, 0.2), Endpoint("m", "y", 2.0, 2.0, 0.2)),
+        qualities={"m": QualityPrediction(0.8, 0.1, 100.0)},
+        snapshot=RuntimeSnapshot(runtimes),
+        seed=1,
+        exploration=NO_EXPLORATION,
+        cached_input_token_counts=cached,
+    )
+
+
+def test_a_conversation_stays_where_it_has_been_read_for_as_long_as_that_pays() -> None:
+    """What an endpoint has in its prompt cache costs less and comes sooner, so it wins among equals, and the decision says
+    so; where the other one has become fast enough to outweigh that, the conversation moves, and the decision says that."""
+    kept = decide(cached_input({"m@y": 8_000.0}))
+    assert kept.chosen is not None
+    assert (kept.chosen.endpoint.name, kept.affinity) == ("m@y", Affinity.KEPT)
+    assert kept.chosen.cached_input_token_count == 8_000.0
+    assert kept.chosen.cost_usd == pytest.approx((8_000 * 0.2 + 2_000 * 2.0 + 100 * 2.0) / 1e6)
+    assert kept.chosen.ttft_s is not None
+    assert kept.chosen.ttft_s.mean == pytest.approx(0.5 - 8_000 * 0.5 / 20_000)
+    left = decide(cached_input({"m@y": 8_000.0}, mean_ttft_s=(0.5, 30.0)))
+    assert left.chosen is not None
+    assert (left.chosen.endpoint.name, left.affinity) == ("m@x", Affinity.LEFT)
+    assert decide(cached_input({})).affinity is Affinity.NONE
+
+
+def test_a_conversation_draws_no_lots_with_who_has_not_read_it() -> None:
+    """A near-tie of an endpoint that has read the conversation gets none of it; a second reader shares it."""
+    wide = Exploration(rate=0.0, near_tie_width=0.5)
+    for cached, shared in (({"m@y": 8_000.0}, False), ({"m@x": 8_000.0, "m@y": 8_000.0}, True), ({}, True)):
+        decision = decide(replace(cached_input(cached), exploration=wide))
+        assert (decision.candidates[1].probability > 0.0) is shared, cached
+
+
+@given(decision_inputs(), st.floats(0.0, 1e6))
+def test_what_is_cached_never_makes_an_endpoint_dearer_or_slower(given_input: DecisionInput, count: float) -> None:
+    """With any number of tokens in the cache of one endpoint, all that is expected of the others stays as it is, and its
+    own cost and time to first token do not rise, where cached input is no dearer than other input."""
+    first = given_input.endpoints[0]
+    assume((first.cached_input_price_usd_per_mtok or 0.0) <= (first.input_price_usd_per_mtok or 0.0))
+    with_cache = {
+        c.endpoint.name: c
+        for c in decide(replace(given_input, cached_input_token_counts={first.name: count})).candidates
+    }
+    for candidate in decide(replace(given_input, cached_input_token_counts={})).candidates:
+        other = with_cache[candidate.endpoint.name]
+        if candidate.endpoint.name != first.name:
+            assert (other.cost_usd, other.ttft_s) == (candidate.cost_usd, candidate.ttft_s)
+            continue
+        if candidate.cost_usd is not None and other.cost_usd is not None:
+            assert other.cost_usd <= candidate.cost_usd * (1.0 + 1e-12)
+        if candidate.ttft_s is not None and other.ttft_s is not None:
+            assert all(a <= b for a, b in zip(other.ttft_s, candidate.ttft_s, strict=True))

@@ -240,16 +240,27 @@ def test_no_more_than_the_input_can_be_cached(endpoint: Endpoint, input_count: f
     )
 
 
-@given(st.lists(st.tuples(prices, prices, st.none() | st.floats(0.0, 1e6)), max_size=5), st.floats(0.0, 1e6))
+@given(
+    st.lists(st.tuples(prices, prices, prices, st.none() | st.floats(0.0, 1e6), st.floats(0.0, 1e6)), max_size=5),
+    st.floats(0.0, 1e6),
+)
 def test_what_many_calls_are_expected_to_cost_is_what_each_would_cost(
-    calls: list[tuple[float | None, float | None, float | None]], input_count: float
+    calls: list[tuple[float | None, float | None, float | None, float | None, float]], input_count: float
 ) -> None:
-    """The costs of all candidates at once are those of each by itself, nothing cached; unknown where its length is."""
-    endpoints = [Endpoint("m", f"p{number}", *of_call[:2]) for number, of_call in enumerate(calls)]
-    counts = [count for *_, count in calls]
+    """The costs of all candidates at once are those of each by itself, cached input included; unknown where its length
+    is."""
+    endpoints = [Endpoint("m", f"p{number}", *of_call[:3]) for number, of_call in enumerate(calls)]
+    counts = [count for *_, count, _ in calls]
+    cached = [count for *_, count in calls]
     one_by_one = [
-        None if count is None else cost_usd(endpoint, input_token_count=input_count, output_token_count=count)
-        for endpoint, count in zip(endpoints, counts, strict=True)
+        None
+        if count is None
+        else cost_usd(
+            endpoint, input_token_count=input_count, output_token_count=count, cached_input_token_count=cached_count
+        )
+        for endpoint, count, cached_count in zip(endpoints, counts, cached, strict=True)
     ]
-    at_once = expected_costs_usd(endpoints, input_token_count=input_count, output_token_counts=counts)
+    at_once = expected_costs_usd(
+        endpoints, input_token_count=input_count, output_token_counts=counts, cached_input_token_counts=cached
+    )
     assert at_once == one_by_one

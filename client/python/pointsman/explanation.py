@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from pointsman.durations import seconds
 from pointsman.v1.routing_pb2 import (
+    Affinity,
     Candidate,
     Decision,
     DecisionReason,
@@ -35,6 +36,11 @@ _REASONS: Mapping[DecisionReason.ValueType, str] = {
     DecisionReason.DECISION_REASON_FALLBACK: "the earlier alternatives have nothing eligible",
     DecisionReason.DECISION_REASON_EXPLORATION: "drawn to refresh what is known of it",
     DecisionReason.DECISION_REASON_PANIC: "all that would do fail of late; the best of them is tried",
+}
+
+_AFFINITIES: Mapping[Affinity.ValueType, str] = {
+    Affinity.AFFINITY_KEPT: ", and has read the conversation before",
+    Affinity.AFFINITY_LEFT: ", though others have read the conversation before",
 }
 
 _REJECTIONS: Mapping[RejectionReason.ValueType, str] = {
@@ -87,7 +93,7 @@ def headline(decision: Decision) -> str:
         return f"no endpoint is eligible ({router})"
     age = seconds(decision.runtime_age)
     observed = f"last observed {age:.1f} s ago" if decision.HasField("runtime_age") else "never observed"
-    reason = _REASONS.get(decision.reason, "for an unknown reason")
+    reason = _REASONS.get(decision.reason, "for an unknown reason") + _AFFINITIES.get(decision.affinity, "")
     return f"{decision.endpoint}: {reason} ({router}, {decision.input_token_count} input tokens, {observed})"
 
 

@@ -42,6 +42,9 @@ class RouteOptions(CallOptions, total=False):
     assignment_key: str
     """What belongs together, such as a user or a conversation: where a router shares its requests with others, all with
     the same key get the same one. At most 256 characters; hashed, never recorded. Empty: the seed decides."""
+    conversation_id: str
+    """What the turns of one conversation share, for prompt caches: needed only where its beginning changes from turn to
+    turn, so that the text alone does not tell. At most 256 characters; hashed, never recorded."""
     include_shadows: bool
     """Whether the decision shows what each shadow of the router would have chosen. False by default."""
 
@@ -154,5 +157,6 @@ def _routing(options: RouteOptions) -> Routing:
         preferences=options.get("preferences"),
         seed=options.get("seed"),
         assignment_key=options.get("assignment_key", ""),
+        conversation_id=options.get("conversation_id", ""),
         include_shadows=options.get("include_shadows", False),
     )

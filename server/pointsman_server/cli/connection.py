@@ -53,6 +53,7 @@ def route_options(arguments: Namespace) -> RouteOptions:
     return RouteOptions(
         router=arguments.router,
         assignment_key=arguments.assignment_key,
+        conversation_id=arguments.conversation_id,
         include_shadows=arguments.shadows,
         timeout_s=arguments.timeout,
     )

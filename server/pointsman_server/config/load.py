@@ -37,6 +37,7 @@ from pointsman_server.config.text_rules import (
     read_timeout_s,
     read_url,
 )
+from pointsman_server.decision_log.settings import DecisionLogSettings
 from pointsman_server.errors import ConfigError
 from pointsman_server.providers.base import Secret
 
@@ -46,6 +47,13 @@ IMPORT_FILE_COUNT_MAX = 16
 """One per source of prices, and then some."""
 DEFAULT_ADAPTERS = frozenset({DEFAULT_ADAPTER})
 """The wire formats that every build speaks."""
+
+LOG_FILE_BYTES_MIN = 64 * 1024
+"""Of the decision log: a few decisions, with what they share."""
+LOG_BYTES_MAX = 1024**4
+"""A terabyte is ten million decisions and more."""
+LOG_FLUSH_S_MAX = 60.0
+"""What waits is held in memory, and lost with the server."""
 
 WELL_KNOWN = "well_known"
 """Name of the shipped catalog in `catalog.include`."""
@@ -117,6 +125,7 @@ def parse_config(
     server = _read_server(root.table("server"), context)
     openai_door = _read_openai_door(root.table("openai_door"), context) if "openai_door" in root else None
     telemetry = _read_telemetry(root.table("telemetry"))
+    decision_log = _read_decision_log(root.table("decision_log"), directory) if "decision_log" in root else None
     quality = root.table("quality")
     quality_artifact = read_artifact(quality, directory)
     quality.finish()
@@ -141,6 +150,7 @@ def parse_config(
         server=server,
         openai_door=openai_door,
         telemetry=telemetry,
+        decision_log=decision_log,
         quality_artifact=quality_artifact,
         catalog=catalog,
         providers=MappingProxyType(usable),
@@ -256,6 +266,43 @@ def _read_telemetry(table: Table) -> TelemetrySettings:
     )
     table.finish()
     return settings
+
+
+def _read_decision_log(table: Table, directory: Path) -> DecisionLogSettings | None:
+    table.require("directory")
+    default = DecisionLogSettings(directory=directory)
+    file_bytes_max = table.whole_number(
+        "file_bytes_max", default.file_bytes_max, minimum=LOG_FILE_BYTES_MIN, maximum=LOG_BYTES_MAX
+    )
+    total_bytes_max = table.whole_number(
+        "total_bytes_max", default.total_bytes_max, minimum=LOG_FILE_BYTES_MIN, maximum=LOG_BYTES_MAX
+    )
+    if total_bytes_max < 2 * file_bytes_max:
+        table.fault("total_bytes_max", f"must have room for two files, {2 * file_bytes_max}, not {total_bytes_max}")
+    settings = DecisionLogSettings(
+        directory=_read_log_directory(table, directory) or directory,
+        file_bytes_max=file_bytes_max,
+        total_bytes_max=total_bytes_max,
+        flush_interval_s=table.number(
+            "flush_interval_s", default.flush_interval_s, minimum=0.0, maximum=LOG_FLUSH_S_MAX, above_minimum=True
+        ),
+        keep_prompts=table.flag("keep_prompts", default.keep_prompts),
+    )
+    table.finish()
+    return settings
+
+
+def _read_log_directory(table: Table, directory: Path) -> Path | None:
+    """A folder that need not exist yet, in one that must."""
+    text = table.text("directory", LINE_RULE)
+    if text is None:
+        return None
+    path = directory / text
+    if not path.parent.is_dir():
+        table.fault("directory", f"there is no folder {path.parent}")
+    elif path.exists() and not path.is_dir():
+        table.fault("directory", f"must be a folder; {path} is a file")
+    return path
 
 
 def _read_layers(root: Table, context: _Context) -> tuple[_Layer, ...]:

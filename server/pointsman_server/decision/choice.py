@@ -66,8 +66,14 @@ def _utility_scale(ranking: Ranking) -> float:
 
 
 def _near_ties(ranking: Ranking, *, threshold: float) -> list[int]:
-    """Indices of the best and of every candidate above the threshold that no other such one dominates."""
+    """Indices of the best and of every candidate above the threshold that no other such one dominates.
+
+    Where the best has read the conversation before, only others that have are near it: its conversations are spread
+    already, and to draw lots at each of their turns would read them anew, everywhere.
+    """
     close = [place for place, utility in enumerate(ranking.utilities) if place == 0 or utility > threshold]
+    if ranking.drafts[0].cached_input_token_count:
+        close = [place for place in close if ranking.drafts[place].cached_input_token_count]
     if len(close) == 1:
         return close
     terms = {place: ranking.terms_at(place) for place in close}

@@ -24,14 +24,27 @@ def cost_usd(
 
 
 def expected_costs_usd(
-    endpoints: Sequence[Endpoint], *, input_token_count: float, output_token_counts: Sequence[float | None]
+    endpoints: Sequence[Endpoint],
+    *,
+    input_token_count: float,
+    output_token_counts: Sequence[float | None],
+    cached_input_token_counts: Sequence[float],
 ) -> list[float | None]:
-    """`cost_usd` of a call of each endpoint with nothing cached; of all at once, which takes a third of the time."""
+    """`cost_usd` of a call of each endpoint; of all at once, which takes a third of the time where nothing is cached."""
     return [
         None
         if output_count is None
         or (input_price := endpoint.input_price_usd_per_mtok) is None
         or (output_price := endpoint.output_price_usd_per_mtok) is None
         else (input_token_count * input_price + output_count * output_price) / 1e6
-        for endpoint, output_count in zip(endpoints, output_token_counts, strict=True)
+        if not cached_count
+        else cost_usd(
+            endpoint,
+            input_token_count=input_token_count,
+            output_token_count=output_count,
+            cached_input_token_count=cached_count,
+        )
+        for endpoint, output_count, cached_count in zip(
+            endpoints, output_token_counts, cached_input_token_counts, strict=True
+        )
     ]

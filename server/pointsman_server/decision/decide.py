@@ -53,7 +53,9 @@ def decide(given: DecisionInput) -> Decision:
 
 
 def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> Decision:
-    remaining = drafts_of(given.endpoints, given.qualities, given.snapshot, given.facts)
+    remaining = drafts_of(
+        given.endpoints, given.qualities, given.snapshot, given.facts, given.cached_input_token_counts
+    )
     reason: DecisionReason | None = None
     eligible: list[Candidate] = []
     rejected: dict[str, Candidate] = {}
@@ -103,7 +105,9 @@ def _candidates(
     if not drafts:
         return []
     # By column: twenty of these are made for a decision, and a call into Python for each costs as much as all else here.
-    endpoints, qualities, runtimes, ttfts_s, output_token_counts, costs_usd, durations_s = zip(*drafts, strict=True)
+    endpoints, qualities, runtimes, ttfts_s, output_token_counts, costs_usd, durations_s, cached_counts = zip(
+        *drafts, strict=True
+    )
     rejections, shortfall_risks = zip(*verdicts, strict=True)
     rows = zip(
         endpoints,
@@ -119,6 +123,7 @@ def _candidates(
         *worths,
         rejections,
         shortfall_risks,
+        cached_counts,
         strict=False,
     )
     return list(map(_new_candidate, rows))

@@ -36,10 +36,12 @@ class Draft(NamedTuple):
     output_token_count: float | None
     cost_usd: float | None
     end_to_end_latency_s: float | None
+    cached_input_token_count: float
+    """Of this request's input, in the endpoint's prompt cache."""
 
 
 _DraftRow = tuple[
-    Endpoint, QualityPrediction | None, EndpointRuntime, Latency | None, float | None, float | None, float | None
+    Endpoint, QualityPrediction | None, EndpointRuntime, Latency | None, float | None, float | None, float | None, float
 ]
 _new_draft: Callable[[_DraftRow], Draft] = partial(tuple.__new__, Draft)
 
@@ -49,20 +51,29 @@ def drafts_of(
     qualities: Mapping[str, QualityPrediction],
     snapshot: RuntimeSnapshot,
     facts: RequestFacts,
+    cached_input_token_counts: Mapping[str, float],
 ) -> list[Draft]:
-    """What is expected of each of these endpoints for a request with these facts."""
+    """What is expected of each of these endpoints for a request with these facts. What an endpoint has in its prompt
+    cache it reads for less, and at once."""
     runtimes = [snapshot.by_endpoint.get(endpoint.name, NEVER_OBSERVED) for endpoint in endpoints]
     predictions = [qualities.get(endpoint.model) for endpoint in endpoints]
     output_counts = [
         _expected_output(quality, facts.output_token_count_max, endpoint.output_token_count_max)
         for endpoint, quality in zip(endpoints, predictions, strict=True)
     ]
+    cached_counts = [0.0] * len(endpoints)
+    if cached_input_token_counts:
+        found = [cached_input_token_counts.get(endpoint.name, 0.0) for endpoint in endpoints]
+        cached_counts = [min(count, float(facts.input_token_count)) for count in found]
     costs_usd = expected_costs_usd(
-        endpoints, input_token_count=facts.input_token_count, output_token_counts=output_counts
+        endpoints,
+        input_token_count=facts.input_token_count,
+        output_token_counts=output_counts,
+        cached_input_token_counts=cached_counts,
     )
     ttfts_s = [
-        _ttft_of(runtime, facts.input_token_count) if runtime.ttft_s_per_input_token else runtime.ttft_s
-        for runtime in runtimes
+        _ttft_of(runtime, facts.input_token_count - cached) if runtime.ttft_s_per_input_token else runtime.ttft_s
+        for runtime, cached in zip(runtimes, cached_counts, strict=True)
     ]
     durations_s = [
         None
@@ -73,7 +84,17 @@ def drafts_of(
     return list(
         map(
             _new_draft,
-            zip(endpoints, predictions, runtimes, ttfts_s, output_counts, costs_usd, durations_s, strict=True),
+            zip(
+                endpoints,
+                predictions,
+                runtimes,
+                ttfts_s,
+                output_counts,
+                costs_usd,
+                durations_s,
+                cached_counts,
+                strict=True,
+            ),
         )
     )
 

@@ -18,23 +18,11 @@ def request_facts(conversation: Conversation) -> RequestFacts:
 
     The count of tokens is an estimate, because each model has its own tokenizer; costs are settled by real usage.
     """
-    byte_count = token_count = 0
     needed: set[Capability] = set()
-    for message in conversation.messages:
-        token_count += MESSAGE_TOKEN_COUNT
-        byte_count += sum(len(call.name) + utf8_length(call.arguments_json) for call in message.tool_calls)
-        for part in message.parts:
-            match part:
-                case TextPart(text):
-                    byte_count += utf8_length(text)
-                case ImagePart():
-                    token_count += IMAGE_TOKEN_COUNT
-                    needed.add(Capability.IMAGE_INPUT)
-    for tool in conversation.tools:
-        byte_count += len(tool.name) + utf8_length(tool.description) + utf8_length(tool.parameters_json_schema)
+    if any(isinstance(part, ImagePart) for message in conversation.messages for part in message.parts):
+        needed.add(Capability.IMAGE_INPUT)
     if conversation.tools and conversation.tool_choice.mode is not ToolChoiceMode.NONE:
         needed.add(Capability.TOOLS)
-    byte_count += utf8_length(conversation.response_format.json_schema or "")
     match conversation.response_format.kind:
         case ResponseFormatKind.JSON_OBJECT:
             needed.add(Capability.JSON_OBJECT)
@@ -43,10 +31,31 @@ def request_facts(conversation: Conversation) -> RequestFacts:
         case ResponseFormatKind.TEXT:
             pass
     return RequestFacts(
-        input_token_count=token_count + -(-byte_count // BYTES_PER_TOKEN),
+        input_token_count=input_token_counts(conversation)[-1],
         output_token_count_max=conversation.sampling.output_token_count_max,
         capabilities=frozenset(needed),
     )
+
+
+def input_token_counts(conversation: Conversation) -> list[int]:
+    """Estimated input tokens, those of tools and of the response format included: without any message, then up to the
+    end of each."""
+    byte_count = utf8_length(conversation.response_format.json_schema or "")
+    for tool in conversation.tools:
+        byte_count += len(tool.name) + utf8_length(tool.description) + utf8_length(tool.parameters_json_schema)
+    token_count = 0
+    counts = [estimated_token_count(byte_count)]
+    for message in conversation.messages:
+        token_count += MESSAGE_TOKEN_COUNT
+        byte_count += sum([len(call.name) + utf8_length(call.arguments_json) for call in message.tool_calls])
+        for part in message.parts:
+            match part:
+                case TextPart(text):
+                    byte_count += utf8_length(text)
+                case ImagePart():
+                    token_count += IMAGE_TOKEN_COUNT
+        counts.append(token_count + estimated_token_count(byte_count))
+    return counts
 
 
 def estimated_token_count(byte_count: int) -> int:

@@ -367,6 +367,8 @@ class DecisionInput:
     risk_table: RiskTable | None = None
     """What held-out prompts show of falling short of the best candidate; None: nothing, so that a bound with such a risk
     leaves the best candidate alone."""
+    cached_input_token_counts: Mapping[str, float] = field(default_factory=dict)
+    """By endpoint, how many tokens of the input it is expected to have in its prompt cache; what is missing has none."""
 
 
 class RejectionReason(StrEnum):
@@ -458,6 +460,8 @@ class Candidate(NamedTuple):
     shortfall_risk: float | None = None
     """Of falling short of the best candidate's quality by more than the bound with a risk allows, 0..1 (of several such
     bounds the highest). None when no bound of its alternative states a risk, or when it is unknown."""
+    cached_input_token_count: float = 0.0
+    """Tokens of the input that the endpoint is expected to have in its prompt cache."""
 
     @property
     def terms(self) -> tuple[UtilityTerm, ...]:
@@ -521,6 +525,17 @@ class DecisionReason(StrEnum):
     """Every endpoint that would do has an open breaker, and none was heeded."""
 
 
+class Affinity(StrEnum):
+    """Whether a decision stays where the conversation has been read before."""
+
+    NONE = "none"
+    """No endpoint is expected to have any of it in its prompt cache."""
+    KEPT = "kept"
+    """The chosen endpoint is."""
+    LEFT = "left"
+    """Others are, but the chosen one is better all the same, or they are not eligible."""
+
+
 class Agreement(StrEnum):
     """Whether a shadow would have done as the acting router did."""
 
@@ -564,6 +579,15 @@ class Decision:
         """The winner, or None when nothing is eligible."""
         first = self.candidates[0] if self.candidates else None
         return first if first is not None and first.eligible else None
+
+    @property
+    def affinity(self) -> Affinity:
+        """Whether the choice stays where the conversation has been read before."""
+        chosen = self.chosen
+        if chosen is not None and chosen.cached_input_token_count > 0.0:
+            return Affinity.KEPT
+        has_readers = any(candidate.cached_input_token_count > 0.0 for candidate in self.candidates)
+        return Affinity.LEFT if has_readers else Affinity.NONE
 
     def agreement(self, shadow: Decision) -> Agreement:
         """How the choice of a shadow compares with this one."""

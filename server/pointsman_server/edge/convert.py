@@ -16,6 +16,7 @@ from pointsman_server.attempt import UsageCounted
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.router_string import RouterAlternative
 from pointsman_server.decision.types import (
+    Affinity,
     Bound,
     BoundChange,
     BreakerState,
@@ -102,6 +103,11 @@ DECISION_REASON_TO_PROTO: Mapping[DecisionReason, routing_pb2.DecisionReason.Val
     DecisionReason.FALLBACK: routing_pb2.DECISION_REASON_FALLBACK,
     DecisionReason.EXPLORATION: routing_pb2.DECISION_REASON_EXPLORATION,
     DecisionReason.PANIC: routing_pb2.DECISION_REASON_PANIC,
+}
+AFFINITY_TO_PROTO: Mapping[Affinity, routing_pb2.Affinity.ValueType] = {
+    Affinity.NONE: routing_pb2.AFFINITY_UNSPECIFIED,
+    Affinity.KEPT: routing_pb2.AFFINITY_KEPT,
+    Affinity.LEFT: routing_pb2.AFFINITY_LEFT,
 }
 REJECTION_REASON_TO_PROTO: Mapping[RejectionReason, routing_pb2.RejectionReason.ValueType] = {
     RejectionReason.NOT_IN_SEARCH_SPACE: routing_pb2.REJECTION_REASON_NOT_IN_SEARCH_SPACE,
@@ -329,6 +335,7 @@ def fill_decision(
         message.assignment.asked_router = assigned.split_name
         message.assignment.probability = assigned.probability
         message.assignment.keyed = assigned.keyed
+    message.affinity = AFFINITY_TO_PROTO[decision.affinity]
     if with_candidates:
         _fill_candidates(message, decision.candidates)
     message.shadows.extend([_shadow_to_proto(shadow) for shadow in shadows])
@@ -372,6 +379,8 @@ def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candida
             added.output_token_count = candidate.output_token_count
         if candidate.cost_usd is not None:
             added.cost_usd = candidate.cost_usd
+        if candidate.cached_input_token_count:
+            added.cached_input_token_count = candidate.cached_input_token_count
         if candidate.error_rate is not None:
             added.error_rate = candidate.error_rate
         if candidate.shortfall_risk is not None:

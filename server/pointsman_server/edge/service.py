@@ -237,6 +237,7 @@ def routing_request(
         asked=parse_router_string(routing.router),
         overlay=convert.overlay_from_proto(routing),
         seed=routing.seed if routing.HasField("seed") else None,
+        conversation_id=routing.conversation_id,
         assignment_key=routing.assignment_key,
     )
 

@@ -44,6 +44,8 @@ ATTEMPT_COUNT_MAX = 10
 DECISION_ID_LENGTH_MAX = 64
 ASSIGNMENT_KEY_LENGTH_MAX = 256
 """Room for any user's or conversation's id; what is longer is no id."""
+CONVERSATION_ID_LENGTH_MAX = 256
+"""Likewise."""
 WATCH_INTERVAL_MIN_S = 0.1
 WATCH_INTERVAL_MAX_S = 3600.0
 DURATION_MAX_S = 86_400.0
@@ -352,6 +354,8 @@ def _routing(routing: routing_pb2.Routing, violations: Violations) -> None:
         violations.add("routing.router", str(error))
     if len(routing.assignment_key) > ASSIGNMENT_KEY_LENGTH_MAX:
         violations.add("routing.assignment_key", f"has more than {ASSIGNMENT_KEY_LENGTH_MAX} characters")
+    if len(routing.conversation_id) > CONVERSATION_ID_LENGTH_MAX:
+        violations.add("routing.conversation_id", f"has more than {CONVERSATION_ID_LENGTH_MAX} characters")
     if routing.HasField("constraints"):
         _constraints("routing.constraints", routing.constraints, violations)
     if routing.HasField("preferences"):

@@ -100,6 +100,7 @@ class Metrics:
         self._router_cost = meter.create_counter(
             names.ROUTER_COST, "USD", "Cost of attempts at list prices by the router that decided, where it is known."
         )
+        self._log_drops = meter.create_counter(names.DECISION_LOG_DROPS, "{record}", "Log records that were dropped.")
         self._shadows = _ShadowInstruments(meter)
         self._artifact_reads = meter.create_counter(
             names.ARTIFACT_READS, "{artifact}", "Quality artifacts that were read, at the start or while serving."
@@ -205,6 +206,10 @@ class Metrics:
         """The quality artifact in a directory of the configuration was loaded, or refused so that the old one stays."""
         result = names.ARTIFACT_REFUSED if refused else names.ARTIFACT_LOADED
         self._artifact_reads.add(1, {names.ARTIFACT_PATH: path, names.ARTIFACT_RESULT: result})
+
+    def log_dropped(self, count: int, reason: str) -> None:
+        """So many records of the decision log were not written."""
+        self._log_drops.add(count, {names.DROP_REASON: reason})
 
 
 class _ShadowInstruments:

@@ -65,6 +65,7 @@ REJECTION_REASON = "pointsman.rejection.reason"
 QUALITY_ARTIFACT = "pointsman.quality.artifact"
 ARTIFACT_PATH = "pointsman.artifact.path"
 ARTIFACT_RESULT = "pointsman.artifact.result"
+DROP_REASON = "pointsman.decision_log.drop_reason"
 
 # The event that tells of one candidate, and its attributes.
 CANDIDATE_EVENT = "pointsman.candidate"
@@ -110,6 +111,7 @@ SHADOW_DECISIONS = "pointsman.shadow.decisions"
 SHADOW_QUALITY = "pointsman.shadow.quality"
 SHADOW_COST = "pointsman.shadow.cost"
 ARTIFACT_READS = "pointsman.artifact.reads"
+DECISION_LOG_DROPS = "pointsman.decision_log.drops"
 
 # Values.
 RPC_SYSTEM_GRPC = "grpc"

@@ -143,6 +143,32 @@ METRIC_ERROR_RATE: Metric.ValueType  # 11
 """Share of recent calls that failed, 0 to 1. As text: error-rate, er."""
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
+class _Affinity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AffinityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Affinity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AFFINITY_UNSPECIFIED: _Affinity.ValueType  # 0
+    """No endpoint has read any of it of late."""
+    AFFINITY_KEPT: _Affinity.ValueType  # 1
+    """The chosen endpoint has."""
+    AFFINITY_LEFT: _Affinity.ValueType  # 2
+    """Others have, and the chosen one is better all the same, or they are not eligible."""
+
+class Affinity(_Affinity, metaclass=_AffinityEnumTypeWrapper):
+    """Whether a decision stays with an endpoint that has read the conversation, or its beginning, before and is expected to
+    have it in its prompt cache. Staying is no rule: what it saves in cost and time is weighed like everything else.
+    """
+
+AFFINITY_UNSPECIFIED: Affinity.ValueType  # 0
+"""No endpoint has read any of it of late."""
+AFFINITY_KEPT: Affinity.ValueType  # 1
+"""The chosen endpoint has."""
+AFFINITY_LEFT: Affinity.ValueType  # 2
+"""Others have, and the chosen one is better all the same, or they are not eligible."""
+Global___Affinity: _TypeAlias = Affinity  # noqa: Y015
+
 class _DecisionReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -339,6 +365,7 @@ class Routing(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_KEY_FIELD_NUMBER: _builtins.int
     INCLUDE_SHADOWS_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     router: _builtins.str
     """A named router ("default", "cheap"), a model ("gpt-4o"), an endpoint ("gpt-4o@openai"), or a router as text
     ("router@q:1|c:4.65e-03|ttft<500", "gpt-4o@lowest-itl", "a@p->b@q"). At most 4,096 characters. Empty: "default".
@@ -353,6 +380,12 @@ class Routing(_message.Message):
     include_shadows: _builtins.bool
     """Whether the decision shows what each shadow of the router would have chosen. False: that is recorded by the server,
     but not returned.
+    """
+    conversation_id: _builtins.str
+    """What the turns of one conversation share. Providers keep what they have read of a prompt for some minutes and read it
+    again for less; where the beginning of a conversation changes from turn to turn, so that the server can't recognise
+    it by its text, this tells what belongs together. At most 256 characters. It is hashed, and never recorded or logged.
+    Empty: the text alone tells.
     """
     @_builtins.property
     def constraints(self) -> Global___Constraints:
@@ -371,10 +404,11 @@ class Routing(_message.Message):
         seed: _builtins.int | None = ...,
         assignment_key: _builtins.str = ...,
         include_shadows: _builtins.bool = ...,
+        conversation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "constraints", b"constraints", "preferences", b"preferences", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "assignment_key", b"assignment_key", "constraints", b"constraints", "include_shadows", b"include_shadows", "preferences", b"preferences", "router", b"router", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "assignment_key", b"assignment_key", "constraints", b"constraints", "conversation_id", b"conversation_id", "include_shadows", b"include_shadows", "preferences", b"preferences", "router", b"router", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -838,6 +872,7 @@ class Decision(_message.Message):
     ROUTER_TEXT_FIELD_NUMBER: _builtins.int
     ASSIGNMENT_FIELD_NUMBER: _builtins.int
     SHADOWS_FIELD_NUMBER: _builtins.int
+    AFFINITY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique id, at most 64 characters; ReportOutcome refers to it."""
     endpoint: _builtins.str
@@ -862,6 +897,8 @@ class Decision(_message.Message):
     """Name and version of the quality artifact that predicted, name@version. Empty: none did."""
     router_text: _builtins.str
     """The effective router as text, with the caller's constraints and preferences in it."""
+    affinity: Global___Affinity.ValueType
+    """Whether the choice stays where the conversation has been read before."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every endpoint of the catalog: the chosen one, then the other eligible ones in the order in which they would be
@@ -906,10 +943,11 @@ class Decision(_message.Message):
         router_text: _builtins.str = ...,
         assignment: Global___Assignment | None = ...,
         shadows: _abc.Iterable[Global___ShadowDecision] | None = ...,
+        affinity: Global___Affinity.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "decide_time", b"decide_time", "runtime_age", b"runtime_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "candidates", b"candidates", "decide_time", b"decide_time", "endpoint", b"endpoint", "id", b"id", "input_token_count", b"input_token_count", "model", b"model", "probability", b"probability", "provider", b"provider", "quality_artifact", b"quality_artifact", "reason", b"reason", "router", b"router", "router_text", b"router_text", "router_version", b"router_version", "runtime_age", b"runtime_age", "seed", b"seed", "shadows", b"shadows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinity", b"affinity", "assignment", b"assignment", "candidates", b"candidates", "decide_time", b"decide_time", "endpoint", b"endpoint", "id", b"id", "input_token_count", b"input_token_count", "model", b"model", "probability", b"probability", "provider", b"provider", "quality_artifact", b"quality_artifact", "reason", b"reason", "router", b"router", "router_text", b"router_text", "router_version", b"router_version", "runtime_age", b"runtime_age", "seed", b"seed", "shadows", b"shadows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1021,6 +1059,7 @@ class Candidate(_message.Message):
     REJECTIONS_FIELD_NUMBER: _builtins.int
     ALTERNATIVE_FIELD_NUMBER: _builtins.int
     SHORTFALL_RISK_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     endpoint: _builtins.str
     """The endpoint, model@provider."""
     model: _builtins.str
@@ -1044,6 +1083,10 @@ class Candidate(_message.Message):
     shortfall_risk: _builtins.float
     """The probability that its answer falls short of the best candidate's by more than a bound with a risk allows, 0 to 1;
     of several such bounds the highest. 1: more than 0.5. Absent: no bound states a risk, or it is unknown.
+    """
+    cached_input_token_count: _builtins.float
+    """Tokens of the prompt that the endpoint is expected to have in its prompt cache; its cost and its time to the first
+    token are those with them. 0: none.
     """
     @_builtins.property
     def quality(self) -> Global___QualityPrediction:
@@ -1094,10 +1137,11 @@ class Candidate(_message.Message):
         rejections: _abc.Iterable[Global___Rejection] | None = ...,
         alternative: _builtins.int = ...,
         shortfall_risk: _builtins.float | None = ...,
+        cached_input_token_count: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_error_rate", b"_error_rate", "_output_token_count", b"_output_token_count", "_shortfall_risk", b"_shortfall_risk", "_utility", b"_utility", "cost_usd", b"cost_usd", "end_to_end_latency", b"end_to_end_latency", "error_rate", b"error_rate", "inter_token_latency", b"inter_token_latency", "output_token_count", b"output_token_count", "quality", b"quality", "runtime_age", b"runtime_age", "shortfall_risk", b"shortfall_risk", "ttft", b"ttft", "utility", b"utility"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_error_rate", b"_error_rate", "_output_token_count", b"_output_token_count", "_shortfall_risk", b"_shortfall_risk", "_utility", b"_utility", "alternative", b"alternative", "cost_usd", b"cost_usd", "end_to_end_latency", b"end_to_end_latency", "endpoint", b"endpoint", "error_rate", b"error_rate", "inter_token_latency", b"inter_token_latency", "model", b"model", "output_token_count", b"output_token_count", "probability", b"probability", "provider", b"provider", "quality", b"quality", "rank", b"rank", "rejections", b"rejections", "runtime_age", b"runtime_age", "shortfall_risk", b"shortfall_risk", "ttft", b"ttft", "utility", b"utility", "utility_terms", b"utility_terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_error_rate", b"_error_rate", "_output_token_count", b"_output_token_count", "_shortfall_risk", b"_shortfall_risk", "_utility", b"_utility", "alternative", b"alternative", "cached_input_token_count", b"cached_input_token_count", "cost_usd", b"cost_usd", "end_to_end_latency", b"end_to_end_latency", "endpoint", b"endpoint", "error_rate", b"error_rate", "inter_token_latency", b"inter_token_latency", "model", b"model", "output_token_count", b"output_token_count", "probability", b"probability", "provider", b"provider", "quality", b"quality", "rank", b"rank", "rejections", b"rejections", "runtime_age", b"runtime_age", "shortfall_risk", b"shortfall_risk", "ttft", b"ttft", "utility", b"utility", "utility_terms", b"utility_terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
