@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "envoy"
 SERVICE = "/pointsman.v1.RouterService"
 IN_ORDER = "a@first->a@second"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """For what must happen at once; reached by a fault alone."""
 LOOK_INTERVAL_S = 0.02
 
@@ -60,7 +60,8 @@ async def proxied(folder: Path, *, port: int) -> AsyncIterator[str]:
     )
     try:
         async with asyncio.timeout(PATIENCE_S):
-            yield await _listening(admin, process)
+            url = await _listening(admin, process)
+        yield url
     finally:
         if process.returncode is None:
             process.kill()
