@@ -162,6 +162,19 @@ def test_a_tool_may_have_nothing_to_say() -> None:
     assert conversation(messages=turns).messages[2] == Message(Role.TOOL, tool_call_id="1")
 
 
+def test_what_requests_share_goes_by_openais_name() -> None:
+    """`prompt_cache_key` is the conversation's id, and wrong under that name."""
+    assert routing_request(asked(prompt_cache_key="c-1").request).conversation_id == "c-1"
+    assert refused(prompt_cache_key="x" * 257).violations[0].field == "prompt_cache_key"
+
+
+def test_what_a_provider_wants_back_comes_back() -> None:
+    """The signature of a tool call is taken as it was given."""
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}, "signature": "s=="}
+    turns = [USER, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "1", "content": "x"}]
+    assert conversation(messages=turns).messages[1].tool_calls[0].signature == "s=="
+
+
 def test_what_a_model_thought_before_is_left_out_and_named() -> None:
     """An answer given back with its reasoning is taken; that no provider is sent the reasoning is said, not hidden."""
     read = asked(messages=[USER, {"role": "assistant", "content": "4", "reasoning_content": "2 + 2"}, USER])
@@ -389,6 +402,7 @@ HONOURED = {
     "max_tokens",
     "parallel_tool_calls",
     "presence_penalty",
+    "prompt_cache_key",
     "reasoning_effort",
     "response_format",
     "seed",

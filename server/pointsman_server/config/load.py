@@ -19,7 +19,6 @@ from pointsman_server.catalog.entry_table import (
 from pointsman_server.catalog.toml_table import Faults, Hint, Table, parse_toml, read_text, shortened
 from pointsman_server.catalog.well_known import well_known_text
 from pointsman_server.config.provider_table import (
-    DEFAULT_ADAPTER,
     OPENAI_BASE_URL,
     Provider,
     ProviderDeclaration,
@@ -40,13 +39,12 @@ from pointsman_server.config.text_rules import (
 from pointsman_server.decision_log.settings import DecisionLogSettings
 from pointsman_server.errors import ConfigError
 from pointsman_server.providers.base import Secret
+from pointsman_server.providers.traits import ADAPTER_TRAITS, AdapterTraits
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
 """Room for the largest catalog twice over: an endpoint takes about 400 bytes."""
 IMPORT_FILE_COUNT_MAX = 16
 """One per source of prices, and then some."""
-DEFAULT_ADAPTERS = frozenset({DEFAULT_ADAPTER})
-"""The wire formats that every build speaks."""
 
 LOG_FILE_BYTES_MIN = 64 * 1024
 """Of the decision log: a few decisions, with what they share."""
@@ -71,7 +69,7 @@ class _Context:
 
     directory: Path
     environment: Mapping[str, str]
-    adapters: frozenset[str]
+    adapters: Mapping[str, AdapterTraits]
     faults: Faults
 
 
@@ -84,7 +82,7 @@ class _Layer:
 
 
 def load_config(
-    path: Path | None, environment: Mapping[str, str], *, adapters: frozenset[str] = DEFAULT_ADAPTERS
+    path: Path | None, environment: Mapping[str, str], *, adapters: Mapping[str, AdapterTraits] = ADAPTER_TRAITS
 ) -> Config:
     """The configuration of a file; without one, every well-known endpoint whose provider's key is in the environment.
 
@@ -105,7 +103,7 @@ def parse_config(
     source: str,
     directory: Path,
     environment: Mapping[str, str],
-    adapters: frozenset[str] = DEFAULT_ADAPTERS,
+    adapters: Mapping[str, AdapterTraits] = ADAPTER_TRAITS,
 ) -> Config:
     """The configuration of a text.
 
@@ -114,7 +112,7 @@ def parse_config(
         source: What to call it in errors.
         directory: What relative paths in it are relative to.
         environment: Where the variables that it names are looked up.
-        adapters: The wire formats that a provider may speak.
+        adapters: The wire formats that a provider may speak, by name.
 
     Raises:
         ConfigError: It has faults; every fault is listed.
@@ -126,12 +124,10 @@ def parse_config(
     openai_door = _read_openai_door(root.table("openai_door"), context) if "openai_door" in root else None
     telemetry = _read_telemetry(root.table("telemetry"))
     decision_log = _read_decision_log(root.table("decision_log"), directory) if "decision_log" in root else None
-    quality = root.table("quality")
-    quality_artifact = read_artifact(quality, directory)
-    quality.finish()
+    quality_artifact = _read_quality(root.table("quality"), directory)
     layers = _read_layers(root, context)
     declarations = _read_providers(layers, context)
-    entries = _read_entries(layers, declarations, faults)
+    entries = _read_entries(layers, declarations, context)
     routers = read_routers(root, [entry.endpoint for entry in entries], directory)
     for layer in layers:
         layer.table.finish()
@@ -157,7 +153,27 @@ def parse_config(
         adapters=MappingProxyType({name: declarations[name].adapter for name in usable}),
         probes=MappingProxyType({name: probes for name in usable if (probes := declarations[name].probes) is not None}),
         routers=MappingProxyType(routers),
-        notices=(*_server_notices(server, openai_door), *_provider_notices(providers.values(), entries)),
+        notices=_notices(server, openai_door, telemetry, providers.values(), entries),
+    )
+
+
+def _read_quality(table: Table, directory: Path) -> Path | None:
+    artifact = read_artifact(table, directory)
+    table.finish()
+    return artifact
+
+
+def _notices(
+    server: ServerSettings,
+    openai_door: OpenAiDoorSettings | None,
+    telemetry: TelemetrySettings,
+    providers: Iterable[Provider],
+    entries: Iterable[CatalogEntry],
+) -> tuple[str, ...]:
+    return (
+        *_server_notices(server, openai_door),
+        *_telemetry_notices(telemetry),
+        *_provider_notices(providers, entries),
     )
 
 
@@ -261,8 +277,10 @@ def _read_telemetry(table: Table) -> TelemetrySettings:
     default = TelemetrySettings()
     settings = TelemetrySettings(
         otlp_endpoint=read_url(table, "otlp_endpoint"),
+        otlp_metrics=table.flag("otlp_metrics", default.otlp_metrics),
         sample_ratio=table.number("sample_ratio", default.sample_ratio, minimum=0.0, maximum=1.0),
         service_name=table.text("service_name", LINE_RULE) or default.service_name,
+        prometheus_listen=_read_prometheus_listen(table),
     )
     table.finish()
     return settings
@@ -305,6 +323,19 @@ def _read_log_directory(table: Table, directory: Path) -> Path | None:
     return path
 
 
+def _read_prometheus_listen(table: Table) -> str | None:
+    """An address; without a host it is one of this machine alone."""
+    text = table.text("prometheus_listen")
+    if text is None:
+        return None
+    listen = f"127.0.0.1{text}" if text.startswith(":") else text
+    address = _LISTEN.fullmatch(listen)
+    if address is None or int(address[2]) > 65535:
+        table.fault("prometheus_listen", "must be host:port or :port, such as 127.0.0.1:9464 or :9464")
+        return None
+    return listen
+
+
 def _read_layers(root: Table, context: _Context) -> tuple[_Layer, ...]:
     """The shipped catalog if it is included, the imported files in their order, and at last the file itself."""
     table = root.table("catalog")
@@ -339,8 +370,9 @@ def _read_providers(layers: Iterable[_Layer], context: _Context) -> dict[str, Pr
 
 
 def _read_entries(
-    layers: Iterable[_Layer], declarations: Mapping[str, ProviderDeclaration], faults: Faults
+    layers: Iterable[_Layer], declarations: Mapping[str, ProviderDeclaration], context: _Context
 ) -> tuple[CatalogEntry, ...]:
+    faults = context.faults
     labels = {name: declaration.labels for name, declaration in declarations.items()}
     entries: dict[str, CatalogEntry] = {}
     for layer in layers:
@@ -350,6 +382,8 @@ def _read_entries(
             entry = read_entry(table, labels)
             if entry is None:
                 continue
+            if (declared := declarations.get(entry.endpoint.provider)) is not None:
+                entry = _spoken_to(entry, declared, table, context.adapters)
             name = entry.endpoint.name
             if name in paths:
                 faults.add(table.path, f"{name} is {paths[name]} already; remove one of them")
@@ -359,6 +393,19 @@ def _read_entries(
         faults.add("endpoints", f"must be at most {ENDPOINT_COUNT_MAX} in all files together, not {len(entries)}")
     scores = _read_scores(layers, frozenset(entry.quality_model for entry in entries.values()))
     return tuple(replace(entry, benchmark_scores=scores.get(entry.quality_model, ())) for entry in entries.values())
+
+
+def _spoken_to(
+    entry: CatalogEntry, declared: ProviderDeclaration, table: Table, adapters: Mapping[str, AdapterTraits]
+) -> CatalogEntry:
+    """The entry with what its provider's wire format can't say among what it lacks."""
+    traits = adapters.get(declared.adapter, AdapterTraits())
+    if traits.wants_output_limit and entry.endpoint.output_token_count_max is None:
+        table.fault(
+            "output_token_count_max", f"is required, because {declared.adapter} wants a limit with every request"
+        )
+    lacks = entry.endpoint.lacks | traits.lacks | declared.dialect.lacks
+    return replace(entry, endpoint=replace(entry.endpoint, lacks=lacks))
 
 
 def _read_scores(layers: Iterable[_Layer], quality_models: frozenset[str]) -> dict[str, tuple[tuple[str, float], ...]]:
@@ -392,6 +439,13 @@ def _server_notices(server: ServerSettings, door: OpenAiDoorSettings | None) -> 
         for name, listen, api_keys in doors
         if not (api_keys or certified or LOOPBACK_ADDRESS.fullmatch(listen))
     )
+
+
+def _telemetry_notices(telemetry: TelemetrySettings) -> tuple[str, ...]:
+    listen = telemetry.prometheus_listen
+    if listen is None or LOOPBACK_ADDRESS.fullmatch(listen):
+        return ()
+    return (f"telemetry.prometheus_listen: whoever reaches {listen} can read what is called, how often, and its cost",)
 
 
 def _provider_notices(providers: Iterable[Provider], entries: Iterable[CatalogEntry]) -> tuple[str, ...]:

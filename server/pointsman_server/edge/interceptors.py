@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 OVERLOAD_RETRY_S = 0.5
 """A request that found no room may find some after the time in which a short completion ends."""
+DEADLINE_SLACK_S_MAX = 0.3
+DEADLINE_SLACK_SHARE = 0.2
+"""A call that its caller ends with so little left of its deadline is taken to have ended by that: a round trip around the
+globe, and no more than the last fifth."""
 BEARER = "bearer "
 
 Metadata = Sequence[tuple[str, str]]
@@ -191,7 +195,12 @@ class Guard:
 
     async def _run(self, method: str, context: Context, call: Callable[[], Awaitable[Any]]) -> Any:
         """Runs a call of gRPC's, and answers a failure with its status."""
-        ended = await self.run(method, _text_metadata(context), call, is_late=lambda: _deadline_passed(context))
+        allowed_s = remaining_s(context)
+
+        def is_late() -> bool:
+            return _deadline_passed(context, allowed_s)
+
+        ended = await self.run(method, _text_metadata(context), call, is_late=is_late)
         if (failure := ended.failure) is not None:
             await context.abort(failure.code, failure.message, failure.trailing_metadata())
         return ended.result
@@ -220,6 +229,7 @@ class Guard:
         span = self._tracing.request(method, metadata, door=door)
         _current_span.set(span)
         ended: Ended | None = None
+        error_id: str | None = None
         self.in_flight_count += 1
         self.idle.clear()
         try:
@@ -228,17 +238,22 @@ class Guard:
             ended = Ended(await call())
         except PointsmanError as error:
             failure = failure_of(error)
-            known = error if failure is not None else None
-            ended = Ended(failure=failure or internal_failure(_log_bug(method, error)), error=known)
+            if failure is None:
+                error_id = _log_bug(method, error)
+                ended = Ended(failure=internal_failure(error_id))
+            else:
+                ended = Ended(failure=failure, error=error)
         except Exception as error:  # noqa: BLE001 - the one place where a bug ends: with an id, and nothing of its text
-            ended = Ended(failure=internal_failure(_log_bug(method, error)))
+            error_id = _log_bug(method, error)
+            ended = Ended(failure=internal_failure(error_id))
         finally:
             self.in_flight_count -= 1
             if self.in_flight_count == 0:
                 self.idle.set()
             status, reason = _told(ended, is_late=is_late)
-            span.end(status=status.name, reason=reason)
-            self._metrics.served(method, status=status.name, duration_s=self._clock_s() - started_s)
+            span.end(status=status.name, reason=reason, error_id=error_id)
+            duration_s = self._clock_s() - started_s
+            self._metrics.served(method, status=status.name, duration_s=duration_s, example=span.recorded)
         return ended
 
     def _admit(self) -> None:
@@ -266,9 +281,15 @@ def remaining_s(context: Context) -> float | None:
     return context.time_remaining()
 
 
-def _deadline_passed(context: Context) -> bool:
+def _deadline_passed(context: Context, allowed_s: float | None) -> bool:
+    """Whether it was the deadline that ended a call for which so much time was allowed when it arrived.
+
+    A caller counts from when it asked, we from when that arrived: where it gives up at its deadline, ours is still to come.
+    """
     left_s = remaining_s(context)
-    return left_s is not None and left_s <= 0.0
+    if left_s is None or allowed_s is None:
+        return False
+    return left_s <= min(DEADLINE_SLACK_S_MAX, DEADLINE_SLACK_SHARE * allowed_s)
 
 
 def _log_bug(method: str, error: Exception) -> str:

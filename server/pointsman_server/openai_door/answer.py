@@ -183,6 +183,7 @@ class Whole:
             case ToolCallDelta():
                 call = self._calls.setdefault(event.index, _PartialCall())
                 call.id, call.name = call.id or event.id or "", call.name or event.name or ""
+                call.signature = call.signature or event.signature
                 self._add(call.arguments, event.arguments_json_fragment)
             case AttemptFailure():
                 # Nothing has been sent, so the next attempt begins with a clean sheet.
@@ -240,11 +241,13 @@ class _PartialCall:
 
     id: str = ""
     name: str = ""
+    signature: str | None = None
     arguments: list[str] = field(default_factory=list)
 
     def json(self) -> JsonValue:
         function = {"name": self.name, "arguments": "".join(self.arguments)}
-        return {"id": self.id, "type": "function", "function": function}
+        call: JsonValue = {"id": self.id, "type": "function", "function": function}
+        return call if self.signature is None else call | {"signature": self.signature}
 
 
 class Chunks:
@@ -302,7 +305,9 @@ def _call_piece(delta: ToolCallDelta) -> JsonValue:
     if delta.name is not None:
         function = {"name": delta.name} | function
     piece: JsonValue = {"index": delta.index, "function": function}
-    return {"index": delta.index, "id": delta.id, "type": "function", "function": function} if delta.id else piece
+    if delta.id:
+        piece = {"index": delta.index, "id": delta.id, "type": "function", "function": function}
+    return piece if delta.signature is None else piece | {"signature": delta.signature}
 
 
 def _number(value: float | None) -> str | None:

@@ -89,6 +89,7 @@ PATHS = tuple(
 ALIASES: Mapping[str, str] = {
     "max_completion_tokens": "max_tokens",
     f"{EXTENSION}.routing.assignment_key": "user",
+    f"{EXTENSION}.routing.conversation_id": "prompt_cache_key",
 }
 """What some of these are called as well."""
 
@@ -276,6 +277,7 @@ def _read_tool_calls(turn: JsonObject, message: chat_pb2.Message) -> None:
             added.name = function.required_text("name")
             added.arguments_json = function.text("arguments") or ""
             function.finish()
+        added.signature = call.text("signature") or ""
         call.value("index")  # Stands in calls that a client has put together from a stream.
         call.finish()
 
@@ -356,7 +358,9 @@ def _read_sampling(root: JsonObject, sampling: chat_pb2.SamplingOptions) -> None
 
 
 def _read_user(root: JsonObject, request: router_service_pb2.CompleteRequest) -> None:
-    """OpenAI's `user` is who the request is made for: here, what keeps a user with one arm of a split router."""
+    """OpenAI's `user` is who the request is made for: here, what keeps a user with one arm of a split router. Its
+    `prompt_cache_key` is what requests share that begin alike: here, the conversation."""
+    request.routing.conversation_id = root.text("prompt_cache_key") or request.routing.conversation_id
     user = root.text("user")
     if user and request.routing.assignment_key:
         root.fault("user", f"stands for {EXTENSION}.routing.assignment_key, which is given too")
