@@ -108,6 +108,16 @@ conformance: $(STAMP) ## Runs the conformance suite with every client, and write
 release-protocol: $(STAMP) ## At a release: makes the protocol as it is the one that later ones must not break.
 	@$(BIN)/buf build proto --exclude-source-info --output proto/released.binpb
 
+.PHONY: descriptors
+descriptors: $(STAMP) ## Generates deploy/envoy/pointsman.binpb from proto/, by which Envoy turns JSON into messages.
+	@$(BIN)/python tools/generate_descriptors.py
+
+.PHONY: web
+web: $(STAMP) ## Builds the browser's page in client/web/dist. Takes Node.
+	@cd client/web && npm ci --ignore-scripts --silent
+	@$(BIN)/python tools/generate_web_client.py
+	@cd client/web && npm run --silent check && npm run --silent build
+
 .PHONY: artifact
 artifact: $(STAMP) ## Trains the shipped quality model anew. DATA=folder of prompts.parquet and outcomes.parquet.
 	@$(BIN)/python -m pointsman_server.training.build --data $(DATA) --out server/pointsman_server/quality/builtin
@@ -161,4 +171,5 @@ bench-drift-live: $(STAMP) .venv-litellm ## Routes in real time through a brown-
 clean: ## Removes what was made here, .venv included.
 	rm -rf client/java/target client/rust/target client/rust/generator/target
 	rm -rf client/typescript/dist client/typescript/node_modules
+	rm -rf client/web/dist client/web/node_modules client/web/src/gen tests/openai_door/node/node_modules
 	rm -rf $(VENV) .venv-litellm .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 import grpc
@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha import reflection
 
 from pointsman_server.artifacts import HeldArtifact, renewed_artifacts
 from pointsman_server.config.load import load_config
-from pointsman_server.config.settings import Config, RouterSettings, ServerSettings
+from pointsman_server.config.settings import Config, OpenAiDoorSettings, RouterSettings, ServerSettings
 from pointsman_server.decision.resolve import (
     DEFAULT_ROUTER_NAME,
     KnownNames,
@@ -63,6 +63,9 @@ from pointsman_server.telemetry.setup import Telemetry, TelemetrySettings, confi
 from pointsman_server.watch import Watch
 from pointsman_server.world import ServedRouter, World
 
+if TYPE_CHECKING:
+    from pointsman_server.openai_door.listener import Listener
+
 logger = logging.getLogger("pointsman")
 
 MESSAGE_BYTES_SLACK = 2
@@ -93,6 +96,8 @@ class ServeOptions:
     """None takes the embedded defaults: the well-known endpoints whose keys are in the environment."""
     listen: str | None = None
     """Overrides the configuration's address."""
+    openai_listen: str | None = None
+    """Opens the OpenAI-compatible door there, whatever the configuration says of its address."""
     simulate: bool = False
     """Serve simulated providers on loopback; no configuration is read."""
 
@@ -121,7 +126,7 @@ class Application:
         self._chance = chance or Chance()
         self._tls = default_tls()
         self._config = config
-        self._started_with = (config.server, config.telemetry, config.decision_log)
+        self._started_with = _lasting(config)
         self._artifacts = renewed_artifacts(artifact_paths(config), {})
         _check_scores(config, self._artifacts)
         self._reloading = asyncio.Lock()
@@ -165,8 +170,11 @@ class Application:
             clock_s=self._chance.clock_s,
         )
         self._health = health.aio.HealthServicer()
+        self._openai_door: Listener | None = None
         self.port = 0
         """The TCP port it listens on, once started."""
+        self.openai_port = 0
+        """The TCP port of the OpenAI-compatible door, once started; 0 when there is none."""
         self.metrics_port = 0
         """The TCP port on which Prometheus finds the metrics, once started; 0 where it finds none."""
         self._scrapes = AsyncExitStack()
@@ -178,6 +186,8 @@ class Application:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = _bind(self._server, settings)
+        if self._config.openai_door is not None:
+            await self._open_openai_door(self._config.openai_door)
         await self._open_metrics()
         await self._server.start()
         if settings.runtime_state_file is not None:
@@ -198,6 +208,8 @@ class Application:
         self._servicer.stop_watching()
         self._probing.cancel()
         grace_s = self._config.server.shutdown_grace_s
+        if self._openai_door is not None:
+            self._openai_door.stop_accepting()
         stopping = asyncio.create_task(self._server.stop(grace_s))
         # From its first step on no call is accepted any more.
         await asyncio.sleep(0)
@@ -205,8 +217,10 @@ class Application:
             logger.info("stopping: %d calls under way have %g s to end", self._guard.in_flight_count, grace_s)
         # Streams of the health service never end by themselves; only the calls of our own are waited for.
         idle = asyncio.create_task(self._guard.idle.wait())
-        await asyncio.wait({stopping, idle}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({idle}, timeout=grace_s)
         idle.cancel()
+        if self._openai_door is not None:
+            await self._openai_door.aclose()
         await self._server.stop(None)
         await stopping
         retirements = tuple(self._retirements)
@@ -223,6 +237,22 @@ class Application:
             await asyncio.gather(self._logging, return_exceptions=True)
         await self._scrapes.aclose()
         await asyncio.to_thread(self._telemetry.shutdown)
+
+    async def _open_openai_door(self, settings: OpenAiDoorSettings) -> None:
+        # Its HTTP server takes a tenth of a second to load, which nobody should wait for who has no such door.
+        from pointsman_server.openai_door.door import Door  # noqa: PLC0415
+        from pointsman_server.openai_door.listener import Listener  # noqa: PLC0415
+
+        door = Door(
+            self.router,
+            self._guard,
+            settings,
+            self._config.server,
+            clock_s=self._chance.clock_s,
+            unix_s=self._chance.unix_s,
+        )
+        self._openai_door = Listener(door, settings, self._config.server.tls)
+        self.openai_port = await self._openai_door.start()
 
     async def _open_metrics(self) -> None:
         """Lets metrics be read, and what the server is doing with them."""
@@ -314,8 +344,9 @@ class Application:
             self.router.world = self._world(config)
             self.router.tracker.retain(frozenset(config.catalog.by_name))
             self.router.prompt_caches.retain(frozenset(config.catalog.by_name))
-        if (config.server, config.telemetry, config.decision_log) != self._started_with:
-            logger.warning("[server], [telemetry] or [decision_log] have changed; they take effect at the next start")
+        if _lasting(config) != self._started_with:
+            tables = "[server], [openai_door], [telemetry] or [decision_log]"
+            logger.warning("%s have changed; they take effect at the next start", tables)
 
     def _tell_renewed(self, artifacts: Mapping[Path, HeldArtifact]) -> None:
         """Logs and counts what has become of each artifact since the last time."""
@@ -378,6 +409,11 @@ def served_routers(config: Config, artifacts: Mapping[Path, HeldArtifact]) -> di
             text=str(effective_router_string(named.alternatives)),
         )
     return routers
+
+
+def _lasting(config: Config) -> tuple[object, ...]:
+    """What of a configuration a server keeps to its end."""
+    return config.server, config.openai_door, config.telemetry, config.decision_log
 
 
 def artifact_paths(config: Config) -> tuple[Path, ...]:
@@ -534,6 +570,9 @@ async def serve(options: ServeOptions, environment: Mapping[str, str] = os.envir
             logger.warning("%s", notice)
         address = config.server.listen.rpartition(":")[0]
         logger.info("serving %d endpoints on %s:%d", len(config.catalog.entries), address, application.port)
+        if config.openai_door is not None:
+            address = config.openai_door.listen.rpartition(":")[0]
+            logger.info("the OpenAI-compatible door is open at %s:%d", address, application.openai_port)
         if options.config_path is not None and not options.simulate:
             reloads = asyncio.create_task(_reload_on_change(application, options, environment, watch))
             stack.callback(reloads.cancel)
@@ -542,9 +581,12 @@ async def serve(options: ServeOptions, environment: Mapping[str, str] = os.envir
 
 def _overridden(config: Config, options: ServeOptions) -> Config:
     """The configuration with what the command line says instead."""
-    if options.listen is None:
-        return config
-    return replace(config, server=replace(config.server, listen=options.listen))
+    if options.listen is not None:
+        config = replace(config, server=replace(config.server, listen=options.listen))
+    if options.openai_listen is not None:
+        door = replace(config.openai_door or OpenAiDoorSettings(), listen=options.openai_listen)
+        config = replace(config, openai_door=door)
+    return config
 
 
 async def _reload_on_change(

@@ -39,11 +39,13 @@ from rich.table import Table
 from rich.text import Text
 
 from pointsman_server.app import SIMULATION_SEED, Application
+from pointsman_server.config.settings import OpenAiDoorSettings
 from pointsman_server.providers.simulated import SimulatedProviders
 from pointsman_server.providers.weather import OutageKind, demo_weather
 from pointsman_server.simulation import simulated_config
 
 DEFAULT_PORT = 50061
+DEFAULT_DOOR_PORT = 50062
 WARM_UP_ROUND_COUNT = 3
 """Short answers asked of every endpoint first, so that latencies are measured rather than unknown."""
 WARM_UP_TOKEN_COUNT = 12
@@ -137,6 +139,9 @@ async def run(*, once: bool) -> int:
         config = simulated_config(f"http://127.0.0.1:{simulated.port}", os.environ)
         port = 0 if once else _free_port(DEFAULT_PORT)
         config = replace(config, server=replace(config.server, listen=f"127.0.0.1:{port}"))
+        if not once:
+            door = OpenAiDoorSettings(listen=f"127.0.0.1:{_free_port(DEFAULT_DOOR_PORT)}")
+            config = replace(config, openai_door=door)
         async with Application(config) as application:
             address = f"127.0.0.1:{application.port}"
             async with AsyncClient(address) as client:
@@ -147,7 +152,7 @@ async def run(*, once: bool) -> int:
                 with suppress(asyncio.CancelledError):
                     await tour
                 if not once and not stop.is_set():
-                    _invite(console, address)
+                    _invite(console, address, door_port=application.openai_port)
                     await stop.wait()
                 stopped.cancel()
     return 0
@@ -301,16 +306,19 @@ async def _stream(console: Console, client: AsyncClient, prompt: str, *, router:
                 pass
 
 
-def _invite(console: Console, address: str) -> None:
+def _invite(console: Console, address: str, *, door_port: int) -> None:
     """What to try next."""
     server = "" if address.endswith(f":{DEFAULT_PORT}") else f" --server {address}"
     _heading(console, f"The server is still running on {address}")
     console.print("In another terminal:")
+    asked = '{"model": "cheap", "messages": [{"role": "user", "content": "Tell me about trains."}]}'
+    url = f"http://127.0.0.1:{door_port}/v1/chat/completions"
     for line in (
         f".venv/bin/pointsman route{server} 'Why is the sky blue?'",
         f".venv/bin/pointsman route{server} --router 'router@lowest-ttft|q>0.5' 'Prove that 17 is prime.'",
         f".venv/bin/pointsman complete{server} --router cheap 'Tell me about trains.'",
         f".venv/bin/pointsman endpoints{server} --watch",
+        f"curl -sS {url} -H 'content-type: application/json' -d '{asked}'",
     ):
         console.print(f"  {line}", style="bold", soft_wrap=True)
     console.print("Ctrl-C stops it.")

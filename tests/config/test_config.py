@@ -14,6 +14,7 @@ from pointsman_server.catalog.catalog import CatalogEntry
 from pointsman_server.chat import ReasoningControl
 from pointsman_server.config import (
     Config,
+    OpenAiDoorSettings,
     RouterSettings,
     ServerSettings,
     TelemetrySettings,
@@ -45,6 +46,7 @@ def test_what_is_not_set_has_its_default() -> None:
     """One provider and one endpoint are a whole configuration."""
     config = parse(LOCAL + ALPHA)
     assert config.server == ServerSettings()
+    assert config.openai_door is None
     assert config.telemetry == TelemetrySettings()
     assert config.decision_log is None
     assert config.quality_artifact is None
@@ -78,6 +80,12 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         runtime_state_interval_s = 2
         api_keys_env = "CLIENT_KEYS"
         tls = { certificate_file = "crt.pem", key_file = "key.pem", client_ca_file = "ca.pem" }
+        [openai_door]
+        listen = "[::1]:80"
+        body_bytes_max = 4096
+        header_bytes_max = 2048
+        connection_count_max = 7
+        api_keys_env = "CLIENT_KEYS"
         [telemetry]
         otlp_endpoint = "http://127.0.0.1:4317"
         sample_ratio = 0
@@ -155,6 +163,13 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         tls=TlsSettings(
             certificate_file=tmp_path / "crt.pem", key_file=tmp_path / "key.pem", client_ca_file=tmp_path / "ca.pem"
         ),
+    )
+    assert config.openai_door == OpenAiDoorSettings(
+        listen="[::1]:80",
+        body_bytes_max=4096,
+        header_bytes_max=2048,
+        connection_count_max=7,
+        api_keys=(Secret("one"), Secret("two")),
     )
     assert config.telemetry == TelemetrySettings(
         otlp_endpoint="http://127.0.0.1:4317", sample_ratio=0.0, service_name="mine"
@@ -294,6 +309,17 @@ def test_a_server_that_anyone_can_reach_is_noticed() -> None:
     assert notice.startswith("server.listen: whoever reaches 0.0.0.0:50061 can spend your credit")
     text = f'[server]\nlisten = "0.0.0.0:50061"\napi_keys_env = "KEYS"\n{LOCAL}{ALPHA}'
     assert parse(text, {"KEYS": "k"}).notices == ()
+
+
+def test_a_door_that_anyone_can_reach_is_noticed() -> None:
+    """The OpenAI-compatible door likewise: its own keys, or the server's, are enough."""
+    door = '[openai_door]\nlisten = "0.0.0.0:80"\n'
+    [notice] = parse(f"{door}{LOCAL}{ALPHA}").notices
+    assert notice.startswith("openai_door.listen: whoever reaches 0.0.0.0:80 can spend your credit")
+    assert "openai_door.api_keys_env" in notice
+    for keys in ('api_keys_env = "KEYS"\n', '[server]\napi_keys_env = "KEYS"\n'):
+        assert parse(f"{door}{keys}{LOCAL}{ALPHA}", {"KEYS": "k"}).notices == ()
+    assert parse(f"[openai_door]\n{LOCAL}{ALPHA}").openai_door == OpenAiDoorSettings()
 
 
 def test_without_any_endpoint_the_variables_that_would_help_are_named() -> None:
@@ -441,13 +467,18 @@ def test_the_example_of_the_documentation_is_sound() -> None:
 def test_the_documentation_names_every_key() -> None:
     """docs/configuration.md has a row for each key of each table, and each default that it states is the real one."""
     document = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", document, re.MULTILINE))
-    server = {field.name: field.default for field in dataclasses.fields(ServerSettings)}
-    for key in server.keys() - {"api_keys", "tls"}:
-        assert rows[key].strip("`").strip('"') == ("none" if server[key] is None else str(server[key]))
-    log = {field.name: field.default for field in dataclasses.fields(DecisionLogSettings)}
-    for key in log.keys() - {"directory"}:
-        assert rows[key].strip("`") == str(log[key]).lower()
+    row = re.compile(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", re.MULTILINE)
+    rows = dict(row.findall(document))
+    for heading, settings in (
+        ("[server]", ServerSettings),
+        ("[openai_door]", OpenAiDoorSettings),
+        ("[decision_log]", DecisionLogSettings),
+    ):
+        section = dict(row.findall(document.partition(f"### `{heading}`")[2].partition("\n###")[0]))
+        defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+        for key in defaults.keys() - {"api_keys", "tls", "directory"}:
+            stated = section[key].strip("`").strip('"')
+            assert stated == ("none" if defaults[key] is None else str(defaults[key]).lower())
     entry_keys = {field.name for field in dataclasses.fields(Endpoint)} - {"name"}
     provider_keys = {"adapter", "base_url", "api_key_env", "headers", "headers_env", "max_tokens_field", "labels"}
     provider_keys |= {"dialect", "api_version", "caches_prompts"}

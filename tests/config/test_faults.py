@@ -56,6 +56,30 @@ FAULTS = [
     ('[server]\nlistn = "x"', "server.listn", "is unknown; did you mean listen?"),
     ("[server]\nzzz = 1", "server.zzz", "is unknown"),
     ("server = 1", "server", "must be a table, not a number"),
+    # the OpenAI-compatible door
+    ('[openai_door]\nlisten = "8080"', "openai_door.listen", LISTEN_FAULT.replace("50061 or", "50062 or")),
+    ('[openai_door]\nlistn = "x"', "openai_door.listn", "is unknown; did you mean listen?"),
+    ("openai_door = true", "openai_door", "must be a table, not true or false"),
+    (
+        "[openai_door]\nbody_bytes_max = 1",
+        "openai_door.body_bytes_max",
+        "must be a whole number from 1024 to 268435456, not 1",
+    ),
+    (
+        "[openai_door]\nheader_bytes_max = 1",
+        "openai_door.header_bytes_max",
+        "must be a whole number from 1024 to 262144, not 1",
+    ),
+    (
+        "[openai_door]\nconnection_count_max = 0",
+        "openai_door.connection_count_max",
+        "must be a whole number from 1 to 100000, not 0",
+    ),
+    (
+        "[openai_door]\napi_keys = ['k']",
+        "openai_door.api_keys",
+        "keys must not stand in this file: name the environment variable with them in `api_keys_env`",
+    ),
     (
         "[server]\nrequest_count_max = 0",
         "server.request_count_max",
@@ -710,7 +734,7 @@ TREES = st.recursive(
     lambda children: st.lists(children, max_size=3) | st.dictionaries(KEYS, children, max_size=4),
     max_leaves=12,
 )
-TABLES = ["server", "telemetry", "quality", "catalog", "providers", "endpoints", "routers", "other"]
+TABLES = ["server", "openai_door", "telemetry", "quality", "catalog", "providers", "endpoints", "routers", "other"]
 
 
 def toml_value(value: object) -> str:

@@ -114,7 +114,20 @@ def _add_serve(commands: _Commands) -> None:
         help="the configuration (default: the well-known endpoints of which the API key is in the environment)",
     )
     serve.add_argument("--listen", metavar="HOST:PORT", help="where to listen, whatever the configuration says")
+    serve.add_argument(
+        "--openai-listen",
+        metavar="HOST:PORT",
+        type=_address,
+        help="speak OpenAI's protocol there too, whatever the configuration says",
+    )
     serve.add_argument("--simulate", action="store_true", help="simulate every provider on this machine")
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not (host and port.isdecimal() and int(port) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:50062")
+    return text
 
 
 def _add_route(commands: _Commands, remote: argparse.ArgumentParser) -> None:

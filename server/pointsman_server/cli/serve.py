@@ -18,7 +18,12 @@ def run(arguments: Namespace, _environment: Mapping[str, str]) -> int:
     logging.getLogger("pointsman").setLevel(logging.INFO)
     # That a collector does not take what it is sent is said once, by ourselves; OpenTelemetry says it every second.
     logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
-    options = app.ServeOptions(config_path=arguments.config, listen=arguments.listen, simulate=arguments.simulate)
+    options = app.ServeOptions(
+        config_path=arguments.config,
+        listen=arguments.listen,
+        openai_listen=arguments.openai_listen,
+        simulate=arguments.simulate,
+    )
     try:
         app.run(options)
     except PointsmanError as failed:

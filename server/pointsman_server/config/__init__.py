@@ -9,6 +9,7 @@ from pointsman_server.config.load import load_config, parse_config
 from pointsman_server.config.settings import (
     DEFAULT_ROUTER,
     Config,
+    OpenAiDoorSettings,
     RouterSettings,
     ServerSettings,
     TelemetrySettings,
@@ -18,6 +19,7 @@ from pointsman_server.config.settings import (
 __all__ = [
     "DEFAULT_ROUTER",
     "Config",
+    "OpenAiDoorSettings",
     "RouterSettings",
     "ServerSettings",
     "TelemetrySettings",

@@ -26,9 +26,10 @@ from pointsman_server.config.provider_table import (
     read_provider,
 )
 from pointsman_server.config.router_table import read_artifact, read_routers
-from pointsman_server.config.settings import Config, ServerSettings, TelemetrySettings, TlsSettings
+from pointsman_server.config.settings import Config, OpenAiDoorSettings, ServerSettings, TelemetrySettings, TlsSettings
 from pointsman_server.config.text_rules import (
     LINE_RULE,
+    LOOPBACK_ADDRESS,
     TIMEOUT_S_MAX,
     VARIABLE_RULE,
     read_path,
@@ -57,9 +58,9 @@ WELL_KNOWN = "well_known"
 DEFAULTS_SOURCE = "the built-in configuration"
 DEFAULTS_TEXT = f'[catalog]\ninclude = ["{WELL_KNOWN}"]\n'
 """What holds without a file."""
+KEYS_FORBIDDEN = "keys must not stand in this file: name the environment variable with them in `api_keys_env`"
 
 _LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
-_LOOPBACK = re.compile(r"(127\.[0-9.]+|\[::1\]|localhost):[0-9]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,7 @@ def parse_config(
     context = _Context(directory=directory, environment=environment, adapters=adapters, faults=faults)
     root = Table(parse_toml(text, source), "", faults)
     server = _read_server(root.table("server"), context)
+    openai_door = _read_openai_door(root.table("openai_door"), context) if "openai_door" in root else None
     telemetry = _read_telemetry(root.table("telemetry"))
     decision_log = _read_decision_log(root.table("decision_log"), directory) if "decision_log" in root else None
     quality_artifact = _read_quality(root.table("quality"), directory)
@@ -142,6 +144,7 @@ def parse_config(
     }
     return Config(
         server=server,
+        openai_door=openai_door,
         telemetry=telemetry,
         decision_log=decision_log,
         quality_artifact=quality_artifact,
@@ -150,7 +153,7 @@ def parse_config(
         adapters=MappingProxyType({name: declarations[name].adapter for name in usable}),
         probes=MappingProxyType({name: probes for name in usable if (probes := declarations[name].probes) is not None}),
         routers=MappingProxyType(routers),
-        notices=_notices(server, telemetry, providers.values(), entries),
+        notices=_notices(server, openai_door, telemetry, providers.values(), entries),
     )
 
 
@@ -162,21 +165,22 @@ def _read_quality(table: Table, directory: Path) -> Path | None:
 
 def _notices(
     server: ServerSettings,
+    openai_door: OpenAiDoorSettings | None,
     telemetry: TelemetrySettings,
     providers: Iterable[Provider],
     entries: Iterable[CatalogEntry],
 ) -> tuple[str, ...]:
-    return (*_server_notices(server), *_telemetry_notices(telemetry), *_provider_notices(providers, entries))
+    return (
+        *_server_notices(server, openai_door),
+        *_telemetry_notices(telemetry),
+        *_provider_notices(providers, entries),
+    )
 
 
 def _read_server(table: Table, context: _Context) -> ServerSettings:
     default = ServerSettings()
-    listen = table.text("listen") or default.listen
-    address = _LISTEN.fullmatch(listen)
-    if address is None or int(address[2]) > 65535:
-        table.fault("listen", "must be host:port with a port from 0 to 65535, such as 127.0.0.1:50061 or [::1]:50061")
     settings = ServerSettings(
-        listen=listen,
+        listen=_read_listen(table, default.listen),
         request_count_max=table.whole_number(
             "request_count_max", default.request_count_max, minimum=1, maximum=100_000
         ),
@@ -196,11 +200,37 @@ def _read_server(table: Table, context: _Context) -> ServerSettings:
         api_keys=_read_api_keys(table, context.environment),
         tls=_read_tls(table.table("tls"), context.directory) if "tls" in table else None,
     )
-    table.forbid(
-        "api_keys", "keys must not stand in this file: name the environment variable with them in `api_keys_env`"
-    )
+    table.forbid("api_keys", KEYS_FORBIDDEN)
     table.finish()
     return settings
+
+
+def _read_openai_door(table: Table, context: _Context) -> OpenAiDoorSettings:
+    default = OpenAiDoorSettings()
+    settings = OpenAiDoorSettings(
+        listen=_read_listen(table, default.listen),
+        body_bytes_max=table.whole_number(
+            "body_bytes_max", default.body_bytes_max, minimum=1024, maximum=256 * 1024 * 1024
+        ),
+        header_bytes_max=table.whole_number(
+            "header_bytes_max", default.header_bytes_max, minimum=1024, maximum=256 * 1024
+        ),
+        connection_count_max=table.whole_number(
+            "connection_count_max", default.connection_count_max, minimum=1, maximum=100_000
+        ),
+        api_keys=_read_api_keys(table, context.environment),
+    )
+    table.forbid("api_keys", KEYS_FORBIDDEN)
+    table.finish()
+    return settings
+
+
+def _read_listen(table: Table, default: str) -> str:
+    listen = table.text("listen") or default
+    address = _LISTEN.fullmatch(listen)
+    if address is None or int(address[2]) > 65535:
+        table.fault("listen", f"must be host:port with a port from 0 to 65535, such as {default} or [::1]:50061")
+    return listen
 
 
 def _read_runtime_state_file(table: Table, directory: Path) -> Path | None:
@@ -397,20 +427,23 @@ def _no_endpoint_advice(entries: Iterable[CatalogEntry], providers: Mapping[str,
     return f"none can be called, because no key is in the environment: set at least one of {needs}"
 
 
-def _server_notices(server: ServerSettings) -> tuple[str, ...]:
-    clients_are_known = bool(server.api_keys) or (server.tls is not None and server.tls.client_ca_file is not None)
-    if clients_are_known or _LOOPBACK.fullmatch(server.listen):
-        return ()
-    notice = (
-        f"server.listen: whoever reaches {server.listen} can spend your credit with the providers;"
-        " server.api_keys_env or server.tls.client_ca_file would ask who it is"
+def _server_notices(server: ServerSettings, door: OpenAiDoorSettings | None) -> tuple[str, ...]:
+    """Whom a door lets in that anyone can reach."""
+    certified = server.tls is not None and server.tls.client_ca_file is not None
+    doors = [("server", server.listen, server.api_keys)]
+    if door is not None:
+        doors.append(("openai_door", door.listen, door.api_keys or server.api_keys))
+    return tuple(
+        f"{name}.listen: whoever reaches {listen} can spend your credit with the providers;"
+        f" {name}.api_keys_env or server.tls.client_ca_file would ask who it is"
+        for name, listen, api_keys in doors
+        if not (api_keys or certified or LOOPBACK_ADDRESS.fullmatch(listen))
     )
-    return (notice,)
 
 
 def _telemetry_notices(telemetry: TelemetrySettings) -> tuple[str, ...]:
     listen = telemetry.prometheus_listen
-    if listen is None or _LOOPBACK.fullmatch(listen):
+    if listen is None or LOOPBACK_ADDRESS.fullmatch(listen):
         return ()
     return (f"telemetry.prometheus_listen: whoever reaches {listen} can read what is called, how often, and its cost",)
 

@@ -60,6 +60,22 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAiDoorSettings:
+    """Where OpenAI's protocol is spoken, and what is admitted there. The certificate is the server's own."""
+
+    listen: str = "127.0.0.1:50062"
+    """`host:port`; port 0 takes a free one."""
+    body_bytes_max: int = 32 * 1024 * 1024
+    """Largest request body. Images come in base64, which makes them a third larger than in a gRPC message."""
+    header_bytes_max: int = 16 * 1024
+    """Largest request line, and largest header; at most 64 headers are taken."""
+    connection_count_max: int = 1000
+    """Connections at one time, idle ones included; one more is closed at once."""
+    api_keys: tuple[Secret, ...] = ()
+    """A client must send one of them as `authorization: Bearer KEY`; empty asks for those of the server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
     """Where traces and metrics go."""
 
@@ -107,6 +123,8 @@ class Config:
     """Everything that is configured. Safe to print: secrets are masked."""
 
     server: ServerSettings
+    openai_door: OpenAiDoorSettings | None
+    """None: OpenAI's protocol is not spoken."""
     telemetry: TelemetrySettings
     decision_log: DecisionLogSettings | None = None
     """Where decisions are logged; None logs none."""

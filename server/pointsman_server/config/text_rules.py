@@ -19,6 +19,9 @@ VARIABLE_RULE = TextRule(
     "the name of an environment variable in upper case, such as OPENAI_API_KEY (never the key itself)",
 )
 
+LOOPBACK_ADDRESS = re.compile(r"(127\.[0-9.]+|\[::1\]|localhost)(:[0-9]+)?")
+"""A host that only this machine reaches, with or without a port."""
+
 _PRINTABLE_ASCII = re.compile(r"[\x21-\x7e]+")
 
 

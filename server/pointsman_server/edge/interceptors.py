@@ -14,6 +14,7 @@ import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast
 
 import grpc
@@ -69,6 +70,42 @@ def current_span() -> RequestSpan:
     return _current_span.get()
 
 
+class Keyring:
+    """The API keys that a door admits callers by; without any it admits everyone."""
+
+    def __init__(self, api_keys: Sequence[Secret]) -> None:
+        self._api_keys = tuple(key.reveal().encode() for key in api_keys)
+
+    def check(self, metadata: Metadata) -> None:
+        """Sees whether the caller has shown one of the keys.
+
+        Raises:
+            UnauthenticatedError: it has not.
+        """
+        if self._api_keys and not self._has_key(metadata):
+            raise UnauthenticatedError
+
+    def _has_key(self, metadata: Metadata) -> bool:
+        sent = next((value for key, value in metadata if key == "authorization"), "")
+        if not sent.lower().startswith(BEARER):
+            return False
+        # A header of HTTP/1.1 may hold bytes that are no text; gRPC's metadata are ASCII.
+        key = sent[len(BEARER) :].encode("utf-8", "surrogateescape")
+        # Every key is compared, in constant time, so that the time taken tells nothing.
+        matches = [hmac.compare_digest(key, known) for known in self._api_keys]
+        return True in matches
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a call ended: with a result, or with what failed and the status that tells of it."""
+
+    result: Any = None
+    failure: Failure | None = None
+    error: PointsmanError | None = None
+    """None for a bug too, of which nothing is told."""
+
+
 class _Recorder:
     """Stands for a server when a servicer is registered, to learn its handlers."""
 
@@ -85,7 +122,8 @@ class _Recorder:
 
 
 class Guard:
-    """Guards the methods of RouterService; other services (health, reflection) need none of it."""
+    """Guards the methods of RouterService, through whichever door they are called; other services (health, reflection)
+    need none of it."""
 
     def __init__(
         self,
@@ -100,7 +138,7 @@ class Guard:
         self._tracing = tracing
         self._metrics = metrics
         self._clock_s = clock_s
-        self._api_keys = tuple(key.reveal().encode() for key in api_keys)
+        self.keyring = Keyring(api_keys)
         self._request_count_max = request_count_max
         self._message_bytes_max = message_bytes_max
         self.in_flight_count = 0
@@ -156,59 +194,82 @@ class Guard:
         return decode
 
     async def _run(self, method: str, context: Context, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Runs a call to its end, whatever that is, and answers a failure with its status."""
-        started_s, allowed_s = self._clock_s(), remaining_s(context)
-        metadata = _text_metadata(context)
-        span = self._tracing.request(method, metadata)
+        """Runs a call of gRPC's, and answers a failure with its status."""
+        allowed_s = remaining_s(context)
+
+        def is_late() -> bool:
+            return _deadline_passed(context, allowed_s)
+
+        ended = await self.run(method, _text_metadata(context), call, is_late=is_late)
+        if (failure := ended.failure) is not None:
+            await context.abort(failure.code, failure.message, failure.trailing_metadata())
+        return ended.result
+
+    async def run(
+        self,
+        method: str,
+        metadata: Metadata,
+        call: Callable[[], Awaitable[Any]],
+        *,
+        keyring: Keyring | None = None,
+        door: str = "",
+        is_late: Callable[[], bool] = lambda: False,
+    ) -> Ended:
+        """Runs a call to its end, whatever that is.
+
+        Args:
+            method: package.Service/Method.
+            metadata: What came with the call: the key, the trace to join. Keys are in lower case.
+            call: What to do.
+            keyring: Who is admitted; None: by the keys of the server.
+            door: Through which door but gRPC's the call came.
+            is_late: Whether the caller's deadline has passed.
+        """
+        started_s = self._clock_s()
+        span = self._tracing.request(method, metadata, door=door)
         _current_span.set(span)
-        failure: Failure | None = None
+        ended: Ended | None = None
         error_id: str | None = None
-        # A call that ends in neither a result nor a failure was cancelled: by the caller, or by its deadline.
-        status = grpc.StatusCode.CANCELLED
         self.in_flight_count += 1
         self.idle.clear()
         try:
-            self._admit(metadata)
-            result = await call()
-            status = grpc.StatusCode.OK
+            (keyring or self.keyring).check(metadata)
+            self._admit()
+            ended = Ended(await call())
         except PointsmanError as error:
             failure = failure_of(error)
             if failure is None:
                 error_id = _log_bug(method, error)
-                failure = internal_failure(error_id)
+                ended = Ended(failure=internal_failure(error_id))
+            else:
+                ended = Ended(failure=failure, error=error)
         except Exception as error:  # noqa: BLE001 - the one place where a bug ends: with an id, and nothing of its text
             error_id = _log_bug(method, error)
-            failure = internal_failure(error_id)
+            ended = Ended(failure=internal_failure(error_id))
         finally:
             self.in_flight_count -= 1
             if self.in_flight_count == 0:
                 self.idle.set()
-            if failure is not None:
-                status = failure.code
-            elif status is grpc.StatusCode.CANCELLED and _deadline_passed(context, allowed_s):
-                status = grpc.StatusCode.DEADLINE_EXCEEDED
-            span.end(status=status.name, reason=None if failure is None else failure.reason, error_id=error_id)
+            status, reason = _told(ended, is_late=is_late)
+            span.end(status=status.name, reason=reason, error_id=error_id)
             duration_s = self._clock_s() - started_s
             self._metrics.served(method, status=status.name, duration_s=duration_s, example=span.recorded)
-        if failure is not None:
-            await context.abort(failure.code, failure.message, failure.trailing_metadata())
-        return result
+        return ended
 
-    def _admit(self, metadata: Metadata) -> None:
-        """Raises what stands against serving the call at all."""
-        if self._api_keys and not self._has_key(metadata):
-            raise UnauthenticatedError
+    def _admit(self) -> None:
+        """Raises OverloadedError where there is no room for the call."""
         if self.in_flight_count > self._request_count_max:
             raise OverloadedError(limit=self._request_count_max, retry_after_s=OVERLOAD_RETRY_S)
 
-    def _has_key(self, metadata: Metadata) -> bool:
-        sent = next((value for key, value in metadata if key == "authorization"), "")
-        if not sent.lower().startswith(BEARER):
-            return False
-        key = sent[len(BEARER) :].encode()
-        # Every key is compared, in constant time, so that the time taken tells nothing.
-        matches = [hmac.compare_digest(key, known) for known in self._api_keys]
-        return True in matches
+
+def _told(ended: Ended | None, *, is_late: Callable[[], bool]) -> tuple[grpc.StatusCode, str | None]:
+    """Status and reason of a call's end. One that ended in neither a result nor a failure was cancelled: by the caller,
+    or by its deadline."""
+    if ended is None:
+        return grpc.StatusCode.DEADLINE_EXCEEDED if is_late() else grpc.StatusCode.CANCELLED, None
+    if ended.failure is None:
+        return grpc.StatusCode.OK, None
+    return ended.failure.code, ended.failure.reason
 
 
 def _text_metadata(context: Context) -> Metadata:

@@ -72,7 +72,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
     ) -> router_service_pb2.RouteResponse:
         """See the proto."""
         validate_route(request)
-        decided = self._router.route(_routing_request(request), current_span())
+        decided = self._router.route(routing_request(request), current_span())
         response = router_service_pb2.RouteResponse()
         self._fill_decision(response.decision, decided, with_shadows=request.routing.include_shadows)
         return response
@@ -82,7 +82,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
     ) -> None:
         """See the proto. Writes rather than yields: grpc.aio leaks three times as much of a cancelled generator."""
         validate_complete(request)
-        events = self._router.complete(_routing_request(request), self._execution(request, context), current_span())
+        events = self._router.complete(routing_request(request), self._execution(request, context), current_span())
         async with aclosing(events):
             async for event in events:
                 await context.write(self._event(event, request))
@@ -178,19 +178,9 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         )
 
     def _execution(self, request: router_service_pb2.CompleteRequest, context: Context) -> Execution:
-        asked, settings = request.execution, self._settings
         left_s = remaining_s(context)
-        return Execution(
-            attempt_count_max=(
-                asked.max_attempt_count if asked.HasField("max_attempt_count") else settings.attempt_count_max
-            ),
-            ttft_timeout_s=(
-                convert.seconds(asked.ttft_timeout) if asked.HasField("ttft_timeout") else settings.ttft_timeout_s
-            ),
-            deadline_s=None if left_s is None else self._clock_s() + left_s,
-            restart_after_break=asked.break_policy == router_service_pb2.BREAK_POLICY_RESTART,
-            allow_hedging=asked.allow_hedging,
-        )
+        deadline_s = None if left_s is None else self._clock_s() + left_s
+        return asked_execution(request.execution, self._settings, deadline_s=deadline_s)
 
     def _event(
         self, event: CompletionEvent, request: router_service_pb2.CompleteRequest
@@ -237,9 +227,10 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         ]
 
 
-def _routing_request(
+def routing_request(
     request: router_service_pb2.RouteRequest | router_service_pb2.CompleteRequest,
 ) -> RoutingRequest:
+    """What a request, which has been validated, asks to decide."""
     routing = request.routing
     return RoutingRequest(
         conversation=convert.conversation_from_proto(request.conversation),
@@ -248,6 +239,24 @@ def _routing_request(
         seed=routing.seed if routing.HasField("seed") else None,
         conversation_id=routing.conversation_id,
         assignment_key=routing.assignment_key,
+    )
+
+
+def asked_execution(
+    asked: router_service_pb2.Execution, settings: ServerSettings, *, deadline_s: float | None
+) -> Execution:
+    """How a completion is to be carried out, with the server's defaults where the caller says nothing. The deadline is
+    monotonic."""
+    return Execution(
+        attempt_count_max=(
+            asked.max_attempt_count if asked.HasField("max_attempt_count") else settings.attempt_count_max
+        ),
+        ttft_timeout_s=(
+            convert.seconds(asked.ttft_timeout) if asked.HasField("ttft_timeout") else settings.ttft_timeout_s
+        ),
+        deadline_s=deadline_s,
+        restart_after_break=asked.break_policy == router_service_pb2.BREAK_POLICY_RESTART,
+        allow_hedging=asked.allow_hedging,
     )
 
 

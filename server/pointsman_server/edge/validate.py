@@ -222,8 +222,8 @@ def _message(path: str, message: chat_pb2.Message, violations: Violations) -> No
         violations.add(f"{path}.role", "is required: ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT or ROLE_TOOL")
     else:
         _enum(f"{path}.role", message.role, chat_pb2.Role, violations)
-    if not message.parts and not message.tool_calls:
-        violations.add(f"{path}.parts", "is empty; only an assistant's turn that calls tools may say nothing")
+    if not message.parts and not message.tool_calls and message.role != chat_pb2.ROLE_TOOL:
+        violations.add(f"{path}.parts", "is empty; only a tool, or an assistant that calls tools, may say nothing")
     if violations.count(f"{path}.parts", message.parts, PART_COUNT_MAX):
         for index, part in enumerate(message.parts):
             _part(f"{path}.parts[{index}]", part, violations)

@@ -46,6 +46,8 @@ HTTP_RESPONSE_STATUS_CODE = "http.response.status_code"
 
 # Attributes of our own.
 ENDPOINT = "pointsman.endpoint"
+DOOR = "pointsman.door"
+"""Present where a call did not come by gRPC: through which door it did."""
 ERROR_REASON = "pointsman.error.reason"
 ERROR_ID = "pointsman.error.id"
 """Of a fault of our own: the log has it under this id."""

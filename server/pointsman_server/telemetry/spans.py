@@ -57,10 +57,11 @@ class Tracing:
         self._recorder = recorder
         self._unix_ns = unix_ns
 
-    def request(self, method: str, metadata: Iterable[tuple[str, str]]) -> RequestSpan:
+    def request(self, method: str, metadata: Iterable[tuple[str, str]], *, door: str = "") -> RequestSpan:
         """The span of one call of `method` (package.Service/Method), to be ended with its status.
 
         Its parent is the W3C trace context in the call's metadata, if there is one. Nothing else of the metadata is read.
+        `door` is the door that the call came through, where that is not gRPC's.
         """
         parent, recorder = trace_context(metadata), self._recorder
         if recorder is None:
@@ -72,6 +73,8 @@ class Tracing:
                 names.RPC_SYSTEM_NAME: names.RPC_SYSTEM_GRPC,
                 names.RPC_METHOD: method,
             }
+            if door:
+                about[names.DOOR] = door
             span = recorder.begin(method, context, parent, about, kind=SpanKind.SERVER)
         return RequestSpan(recorder, context, span, self._unix_ns)
 

@@ -270,7 +270,9 @@ class Message(_message.Message):
     """The id of the call that this turn answers. Required on a tool's turn, empty on every other."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
-        """What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools."""
+        """What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+        assistant's that calls tools.
+        """
 
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
