@@ -83,6 +83,14 @@ format: $(STAMP) ## Formats the code and applies the safe fixes of the linter.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+FUZZ_SECONDS ?= 30
+FUZZ_TARGETS := sse openai anthropic gemini headers prices
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Feeds each parser of foreign bytes with what no provider would send, FUZZ_SECONDS=30 each. Linux alone.
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	@for target in $(FUZZ_TARGETS); do echo "fuzzing $$target" && $(BIN)/python tests/fuzz/run.py $$target $(FUZZ_SECONDS) build/fuzz || exit 1; done
+
 .PHONY: stubs
 stubs: $(STAMP) ## Generates client/python/pointsman/v1 from proto/.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/generate_stubs.py
@@ -119,6 +127,10 @@ bench-risk: $(STAMP) ## Measures whether stated risks hold on test prompts. DATA
 .PHONY: bench-joining
 bench-joining: $(STAMP) ## Measures how well models join without retraining. DATA=folder of prompts.parquet and outcomes.parquet.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.joining --data $(DATA) $(ARGS)
+
+.PHONY: bench-replay
+bench-replay: $(STAMP) ## Measures what the decision log costs, and whether replays repeat it and estimate truly; minutes.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.replay $(ARGS)
 
 .PHONY: bench-drift
 bench-drift: $(STAMP) ## Measures routing while providers drift, in virtual time, beside other rules and an oracle. DATA=folder of the runtime traces.

@@ -35,6 +35,8 @@ from pointsman_server.decision.resolve import (
     resolve,
 )
 from pointsman_server.decision.router_string import RouterAlternative
+from pointsman_server.decision_log.keeper import DecisionLog
+from pointsman_server.decision_log.settings import DecisionLogSettings
 from pointsman_server.edge.interceptors import Guard
 from pointsman_server.edge.service import SERVICE_NAME, RouterServicer
 from pointsman_server.errors import ArtifactError, ConfigError, FieldViolation
@@ -119,26 +121,19 @@ class Application:
         self._chance = chance or Chance()
         self._tls = default_tls()
         self._config = config
-        self._started_with = (config.server, config.telemetry)
+        self._started_with = (config.server, config.telemetry, config.decision_log)
         self._artifacts = renewed_artifacts(artifact_paths(config), {})
         _check_scores(config, self._artifacts)
         self._reloading = asyncio.Lock()
-        self._telemetry = telemetry or configure_telemetry(
-            TelemetrySettings(
-                otlp_endpoint=config.telemetry.otlp_endpoint,
-                sends_metrics=config.telemetry.otlp_metrics,
-                sample_ratio=config.telemetry.sample_ratio,
-                service_name=config.telemetry.service_name,
-                service_version=_own_version(),
-                is_scraped=config.telemetry.prometheus_listen is not None,
-            )
-        )
+        self._telemetry = telemetry or configure_telemetry(_telemetry_settings(config))
         self._saving: asyncio.Task[None] | None = None
+        self._logging: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._retirements: set[asyncio.Task[None]] = set()
         self._providers: dict[str, ChatProvider] = {}
         for path in self._artifacts:
             self._telemetry.metrics.artifact_read(str(path), refused=False)
+        self._log = None if config.decision_log is None else self._opened_log(config.decision_log)
         self.router = Router(
             self._world(config),
             tracker=self._restored_tracker(config),
@@ -148,6 +143,7 @@ class Application:
             sleep=asyncio.sleep,
             new_decision_id=self._chance.decision_id,
             new_seed=self._chance.seed,
+            log=self._log,
         )
         self._servicer = RouterServicer(
             self.router, config.server, clock_s=self._chance.clock_s, unix_s=self._chance.unix_s
@@ -188,6 +184,9 @@ class Application:
             self._saving = asyncio.create_task(
                 self._save_regularly(settings.runtime_state_file, settings.runtime_state_interval_s)
             )
+        if self._log is not None:
+            self._logging = asyncio.create_task(self._log.run(), name="decision log")
+            self._logging.add_done_callback(_tell_bug)
         self._probing = asyncio.create_task(self._probe(), name="probes")
         self._probing.add_done_callback(_tell_bug)
         for name in ("", SERVICE_NAME):
@@ -219,6 +218,9 @@ class Application:
         self._stopped.set()
         if self._saving is not None:
             await self._saving
+        if self._log is not None and self._logging is not None:
+            self._log.close()
+            await asyncio.gather(self._logging, return_exceptions=True)
         await self._scrapes.aclose()
         await asyncio.to_thread(self._telemetry.shutdown)
 
@@ -244,6 +246,18 @@ class Application:
             endpoint_names=tuple(self.router.world.catalog.by_name),
             snapshot=self.router.tracker.snapshot(self._chance.clock_s()),
         )
+
+    def _opened_log(self, settings: DecisionLogSettings) -> DecisionLog:
+        """The decision log, in a directory that can be written to.
+
+        Raises:
+            ConfigError: it can't be.
+        """
+        try:
+            return DecisionLog(settings, unix_s=self._chance.unix_s, on_drop=self._telemetry.metrics.log_dropped)
+        except OSError as error:
+            description = f"can't write to {settings.directory}: {error.strerror}"
+            raise ConfigError("the configuration", (FieldViolation("decision_log.directory", description),)) from None
 
     def _restored_tracker(self, config: Config) -> RuntimeTracker:
         """The runtime aggregator, with what was saved of it."""
@@ -300,8 +314,8 @@ class Application:
             self.router.world = self._world(config)
             self.router.tracker.retain(frozenset(config.catalog.by_name))
             self.router.prompt_caches.retain(frozenset(config.catalog.by_name))
-        if (config.server, config.telemetry) != self._started_with:
-            logger.warning("[server] and [telemetry] have changed; they take effect at the next start")
+        if (config.server, config.telemetry, config.decision_log) != self._started_with:
+            logger.warning("[server], [telemetry] or [decision_log] have changed; they take effect at the next start")
 
     def _tell_renewed(self, artifacts: Mapping[Path, HeldArtifact]) -> None:
         """Logs and counts what has become of each artifact since the last time."""
@@ -316,24 +330,9 @@ class Application:
                 logger.info("artifact %s: %s is in force%s", path, now.name, f", after {before.name}" if before else "")
 
     def _world(self, config: Config) -> World:
-        scored: dict[Path, QualityModel] = {}
-        routers = {}
-        for name, settings in config.routers.items():
-            path = _artifact_path(settings, config)
-            held = self._artifacts[path]
-            named = _named_router(settings, config)
-            model = scored[path] = scored.get(path) or with_catalog_scores(held.model, config.catalog)
-            routers[name] = ServedRouter(
-                router=named,
-                version=_hash(config.catalog.version, held.digest, settings.version),
-                quality=model,
-                quality_artifact=held.name,
-                refused_update=held.refusal,
-                text=str(effective_router_string(named.alternatives)),
-            )
         return World.of(
             config.catalog,
-            routers,
+            served_routers(config, self._artifacts),
             providers=self._renewed_providers(config),
             server_addresses={
                 name: urlsplit(settings.base_url).hostname or "" for name, settings in config.providers.items()
@@ -359,6 +358,26 @@ class Application:
         self._providers = renewed
         self._config = config
         return renewed
+
+
+def served_routers(config: Config, artifacts: Mapping[Path, HeldArtifact]) -> dict[str, ServedRouter]:
+    """The routers of a configuration by name; `artifacts` holds each of `artifact_paths`."""
+    scored: dict[Path, QualityModel] = {}
+    routers = {}
+    for name, settings in config.routers.items():
+        path = _artifact_path(settings, config)
+        held = artifacts[path]
+        named = _named_router(settings, config)
+        model = scored[path] = scored.get(path) or with_catalog_scores(held.model, config.catalog)
+        routers[name] = ServedRouter(
+            router=named,
+            version=_hash(config.catalog.version, held.digest, settings.version),
+            quality=model,
+            quality_artifact=held.name,
+            refused_update=held.refusal,
+            text=str(effective_router_string(named.alternatives)),
+        )
+    return routers
 
 
 def artifact_paths(config: Config) -> tuple[Path, ...]:
@@ -432,6 +451,17 @@ def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
         return server.add_secure_port(settings.listen, credentials)
     except RuntimeError:
         raise _cannot_listen("server.listen", settings.listen) from None
+
+
+def _telemetry_settings(config: Config) -> TelemetrySettings:
+    return TelemetrySettings(
+        otlp_endpoint=config.telemetry.otlp_endpoint,
+        sends_metrics=config.telemetry.otlp_metrics,
+        sample_ratio=config.telemetry.sample_ratio,
+        service_name=config.telemetry.service_name,
+        service_version=_own_version(),
+        is_scraped=config.telemetry.prometheus_listen is not None,
+    )
 
 
 def _own_version() -> str:

@@ -16,7 +16,6 @@ from pointsman_server.decision.assignment import assign
 from pointsman_server.decision.choice import uniform
 from pointsman_server.decision.decide import decide
 from pointsman_server.decision.facts import request_facts
-from pointsman_server.decision.resolve import effective_router_string
 from pointsman_server.decision.router_string import RouterAlternative, RouterString
 from pointsman_server.decision.types import (
     Candidate,
@@ -26,6 +25,9 @@ from pointsman_server.decision.types import (
     RequestFacts,
     RuntimeSnapshot,
 )
+from pointsman_server.decision_log.keeper import DecisionLog
+from pointsman_server.decision_log.records import LoggedReport
+from pointsman_server.ending import Ending
 from pointsman_server.errand import Errand, Execution, Organs
 from pointsman_server.errors import (
     AttemptsExhaustedError,
@@ -143,6 +145,7 @@ class Router:
         sleep: Callable[[float], Awaitable[None]],
         new_decision_id: Callable[[], str],
         new_seed: Callable[[], int],
+        log: DecisionLog | None = None,
     ) -> None:
         self.world = world
         self.tracker = tracker
@@ -163,6 +166,7 @@ class Router:
         self._clock_s = clock_s
         self._new_decision_id = new_decision_id
         self._new_seed = new_seed
+        self._log = log
 
     def route(self, request: RoutingRequest, span: RequestSpan, *, served: bool = False) -> Decided:
         """Decides for a request. `served` says that the call will be made here.
@@ -184,7 +188,9 @@ class Router:
             with routing.phase("predict_quality"):
                 qualities = world.predict(router.router.name, text)
             with routing.phase("snapshot"):
-                snapshot = self.tracker.snapshot(self._clock_s())
+                now_s = self._clock_s()
+                snapshot = self.tracker.snapshot(now_s)
+                cached_counts = self.prompt_caches.expected(beginnings, world.catalog.endpoints, now_s=now_s)
             given = DecisionInput(
                 decision_id=self._new_decision_id(),
                 facts=facts,
@@ -199,9 +205,7 @@ class Router:
                 quality_artifact=router.quality_artifact,
                 assignment=assigned,
                 risk_table=router.quality.risk_table,
-                cached_input_token_counts=self.prompt_caches.expected(
-                    beginnings, world.catalog.endpoints, now_s=self._clock_s()
-                ),
+                cached_input_token_counts=cached_counts,
             )
             with routing.phase("decide"):
                 decision = decide(given)
@@ -209,17 +213,16 @@ class Router:
             routing.decided(decision, shadows)
         duration_s = self._clock_s() - started_s
         self._metrics.decided(decision, shadows, duration_s=duration_s, phases=routing.phases, example=routing.recorded)
+        self._log_decision(given, decision, request, world, text, served=served)
         if decision.chosen is None:
             raise unroutable(decision)
         self._remember(decision, decision.chosen, facts, beginnings, served=served)
-        as_it_is = asked.alternatives == router.router.alternatives
-        router_text = router.text if as_it_is else str(effective_router_string(asked.alternatives))
         return Decided(
             decision=decision,
             facts=facts,
             snapshot=snapshot,
             served=router,
-            router_text=router_text,
+            router_text=router.text_of(asked.alternatives),
             world=world,
             beginnings=beginnings,
             shadows=shadows,
@@ -251,26 +254,50 @@ class Router:
             organs=self._organs,
         )
         account = errand.account
-        for race in errand.races():
-            async with aclosing(race.events(span)) as events:
-                async for event in events:
-                    yield event
-            if race.winner is not None:
-                self._note_read(race.winner, decided.beginnings)
-                yield self._completed(race.winner, account, arrived_s)
-                return
-            if race.leader is not None and race.leader.delta_count and not execution.restart_after_break:
-                raise StreamBrokenError(
-                    account.failures[-1],
-                    delta_count=race.leader.delta_count,
-                    character_count=race.leader.character_count,
-                )
-        raise AttemptsExhaustedError(
-            tuple(account.failures),
-            decision_id=decided.decision.decision_id,
-            retry_after_s=self._soonest_retry_s(decided.decision.eligible),
-            is_budget_spent=account.is_budget_spent,
-        )
+        with Ending(self._log, decided.decision, account, arrived_s=arrived_s, clock_s=self._clock_s) as ending:
+            for race in errand.races():
+                async with aclosing(race.events(span)) as events:
+                    async for event in events:
+                        yield event
+                if race.winner is not None:
+                    ending.winner = race.winner
+                    self._note_read(race.winner, decided.beginnings)
+                    yield self._completed(race.winner, account, arrived_s)
+                    return
+                if race.leader is not None and race.leader.delta_count and not execution.restart_after_break:
+                    raise StreamBrokenError(
+                        account.failures[-1],
+                        delta_count=race.leader.delta_count,
+                        character_count=race.leader.character_count,
+                    )
+            raise AttemptsExhaustedError(
+                tuple(account.failures),
+                decision_id=decided.decision.decision_id,
+                retry_after_s=self._soonest_retry_s(decided.decision.eligible),
+                is_budget_spent=account.is_budget_spent,
+            )
+
+    def _log_decision(
+        self,
+        given: DecisionInput,
+        decision: Decision,
+        request: RoutingRequest,
+        world: World,
+        text: str,
+        *,
+        served: bool,
+    ) -> None:
+        if self._log is not None:
+            self._log.decided(
+                given,
+                decision,
+                asked=request.asked,
+                overlay=request.overlay,
+                served=served,
+                caller_seeded=request.seed is not None,
+                world=world,
+                text=text,
+            )
 
     def _note_read(self, winner: Attempt, beginnings: Beginnings) -> None:
         cached = winner.usage().usage.cached_input_token_count
@@ -313,6 +340,8 @@ class Router:
                 remembered.predicted_quality if endpoint_name == remembered.chosen_endpoint_name else None
             ),
         )
+        if self._log is not None:
+            self._log.add(_logged(outcome, endpoint_name=endpoint_name, now_unix_s=self._log.now_unix_s()))
         # What was served here has been seen here; counting it twice would make the estimates too sure of themselves.
         if outcome.tells_runtime and not remembered.served:
             if outcome.failure is None:
@@ -359,6 +388,21 @@ class Router:
         snapshot = self.tracker.snapshot(self._clock_s())
         waits = [snapshot.of(candidate.endpoint.name).retry_after_s for candidate in candidates]
         return min((wait_s for wait_s in waits if wait_s is not None), default=RETRY_AFTER_DEFAULT_S)
+
+
+def _logged(outcome: ReportedOutcome, *, endpoint_name: str, now_unix_s: float) -> LoggedReport:
+    return LoggedReport(
+        decision_id=outcome.decision_id,
+        time_unix_s=now_unix_s,
+        endpoint_name=endpoint_name,
+        ttft_s=outcome.ttft_s,
+        duration_s=outcome.duration_s,
+        input_token_count=outcome.input_token_count,
+        output_token_count=outcome.output_token_count,
+        failure=outcome.failure,
+        quality=outcome.quality,
+        quality_source=outcome.quality_source,
+    )
 
 
 def unroutable(decision: Decision) -> NoEligibleEndpointError | EndpointsUnavailableError:

@@ -20,6 +20,7 @@ from pointsman_server.cli.predict import BATCH_SIZE, SCHEMA
 from pointsman_server.quality.artifact import load, read_manifest
 from pointsman_server.training.dataset import load_dataset
 from pointsman_server.training.figures import FORMAT, FORMAT_VERSION
+from training.test_logged import write as write_log
 from training.world import PROMPT_COUNT, TRUTH, write_world
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
@@ -340,6 +341,23 @@ class TestPredict:
 
 class TestPage:
     """docs/training.md."""
+
+    @pytest.mark.usefixtures("_elsewhere")
+    def test_a_decision_log_is_learned_from(self, pointsman: Pointsman, data: Path) -> None:
+        """The two commands run on a log with prompts, and say how many of its labels they weighed; without anything to
+        learn from they say what to give."""
+        shutil.copytree(data, "my-data")
+        Path("decisions").mkdir()
+        write_log(Path("decisions"), count=300)
+        (script,) = blocks("log")
+        for line in script.replace("in-house-7b", "mathematician").splitlines():
+            done = pointsman(*shlex.split(line)[1:])
+            assert done.exit_code == 0
+            assert re.match(r"300 labels of the log, weighed by their propensities worth 2\d\d; of 300", done.err)
+        assert load(Path("my-artifact")).models == frozenset(TRUTH)
+        assert "mathematician" in load(Path("with-in-house")).models
+        done = pointsman("train", "--out", "another")
+        assert (done.exit_code, done.err) == (2, "pointsman: give --data, --log, or both\n")
 
     @pytest.mark.usefixtures("_elsewhere")
     def test_its_commands_run(self, pointsman: Pointsman, data: Path, artifact: Path) -> None:

@@ -96,6 +96,28 @@ FAULTS = [
         "server.runtime_state_interval_s",
         "must be a number from 1 to 3600, not 0",
     ),
+    ("[decision_log]", "decision_log.directory", "is required"),
+    ('[decision_log]\ndirectory = "nowhere/log"', "decision_log.directory", "there is no folder nowhere"),
+    (
+        '[decision_log]\ndirectory = "log"\nflush_interval_s = 0',
+        "decision_log.flush_interval_s",
+        "must be a number above 0 and at most 60, not 0",
+    ),
+    (
+        '[decision_log]\ndirectory = "log"\nfile_bytes_max = 1',
+        "decision_log.file_bytes_max",
+        "must be a whole number from 65536 to 1099511627776, not 1",
+    ),
+    (
+        '[decision_log]\ndirectory = "log"\ntotal_bytes_max = 70000',
+        "decision_log.total_bytes_max",
+        "must have room for two files, 134217728, not 70000",
+    ),
+    (
+        '[decision_log]\ndirectory = "log"\nprompts = true',
+        "decision_log.prompts",
+        "is unknown; did you mean keep_prompts?",
+    ),
     (
         "[server]\nattempt_count_max = 17",
         "server.attempt_count_max",
@@ -233,7 +255,52 @@ FAULTS = [
     (
         '[providers.a]\nbase_url = "http://a"\nadapter = "zzz"',
         "providers.a.adapter",
-        "`zzz` is not an adapter; known are openai_compatible",
+        "`zzz` is not an adapter; known are anthropic, gemini, openai_compatible",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\ndialect = "open_ai"',
+        "providers.a.dialect",
+        "`open_ai` is not a dialect; did you mean openai?",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\nadapter = "gemini"\ndialect = "openai"',
+        "providers.a.dialect",
+        "is for providers that speak OpenAI's format; `gemini` has no dialects",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\ndialect = "azure"',
+        "providers.a.api_version",
+        "is required with the dialect azure, such as 2024-10-21",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\napi_version = "2024-10-21"',
+        "providers.a.api_version",
+        "is sent only where the dialect is azure",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\ndialect = "azure"\napi_version = "a b"',
+        "providers.a.api_version",
+        "must be 1 to 64 letters, digits or any of . _ -",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\ncaches_prompts = true',
+        "providers.a.caches_prompts",
+        "is for the adapter anthropic; others cache without being asked, or not at all",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\nadapter = "anthropic"\n[[endpoints]]\nmodel = "m"\nprovider = "a"',
+        "endpoints[1].output_token_count_max",
+        "is required, because anthropic wants a limit with every request",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\n[[endpoints]]\nmodel = "m"\nprovider = "a"\nlacks = ["seeds"]',
+        "endpoints[1].lacks",
+        "`seeds` is not something that a request can ask for; did you mean seed?",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\n[[endpoints]]\nmodel = "m"\nprovider = "a"\nreasoning_control = "x"',
+        "endpoints[1].reasoning_control",
+        "must be effort or budget",
     ),
     (
         '[providers.a]\nbase_url = "http://a"\nmax_tokens_field = "n"',

@@ -52,6 +52,11 @@ def build_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_predict(commands)
     _add_calibrate(commands)
+    _add_replay(commands)
+    _add_explain(commands)
+    drift = _add_command(commands, "drift", "tell from a decision log whether the quality model still fits the traffic")
+    _add_log(drift)
+    drift.add_argument("--json", action="store_true", help="print JSON, for programs")
     demo = _add_command(commands, "demo", "show a router at work with simulated endpoints")
     demo.add_argument("--once", action="store_true", help="end after the tour in place of leaving the server running")
     _add_command(commands, "version", "print the version")
@@ -293,7 +298,8 @@ def _add_catalog(commands: _Commands) -> None:
 
 def _add_train(commands: _Commands) -> None:
     train = _add_command(commands, "train", "train a quality model on labelled prompts")
-    _add_data(train)
+    _add_data(train, required=False)
+    _add_labelled_log(train)
     train.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="where to put the artifact")
     train.add_argument("--seed", metavar="N", type=_seed, default=1, help="of everything that is drawn (default: 1)")
     train.add_argument("--name", metavar="NAME", type=_artifact_name, default="own", help="of the model (default: own)")
@@ -359,12 +365,12 @@ def _add_artifact(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_data(command: argparse.ArgumentParser) -> None:
+def _add_data(command: argparse.ArgumentParser, *, required: bool = True) -> None:
     command.add_argument(
         "--data",
         metavar="FOLDER",
         type=Path,
-        required=True,
+        required=required,
         help="prompts and outcomes, as .parquet or .jsonl; or a table in RouterBench's format",
     )
 
@@ -403,8 +409,9 @@ def _add_calibrate(commands: _Commands) -> None:
         "--artifact", metavar="FOLDER", type=Path, required=True, help="a trained artifact; builtin is the shipped one"
     )
     calibrate.add_argument(
-        "--data", metavar="FOLDER", type=Path, required=True, help="the labelled prompts, as for training; 20 or more"
+        "--data", metavar="FOLDER", type=Path, help="the labelled prompts, as for training; 20 or more"
     )
+    _add_labelled_log(calibrate)
     calibrate.add_argument("--model", metavar="NAME", required=True, help="who joins, as the outcomes call it")
     calibrate.add_argument(
         "--stand-in-of", metavar="NAME", help="a model of the artifact of which it is a near relative, to start from"
@@ -415,6 +422,44 @@ def _add_calibrate(commands: _Commands) -> None:
     )
     calibrate.add_argument(
         "--created", metavar="DATE", type=date.fromisoformat, help="the date that the artifact tells (default: today)"
+    )
+
+
+def _add_replay(commands: _Commands) -> None:
+    replay = _add_command(
+        commands, "replay", "decide a decision log again, and estimate what another router would have given"
+    )
+    _add_log(replay)
+    replay.add_argument(
+        "--router",
+        metavar="ROUTER",
+        help="the other router: a name or a router as text, in place of whatever requests asked for",
+    )
+    replay.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="its configuration: routers, catalog, quality artifact (default: as the log has them)",
+    )
+    replay.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _add_explain(commands: _Commands) -> None:
+    explain = _add_command(commands, "explain", "tell from a decision log why a request went where it went")
+    explain.add_argument("decision_id", metavar="DECISION_ID", help="the id that the decision carries")
+    _add_log(explain)
+    explain.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _add_labelled_log(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--log", metavar="DIR", type=Path, help="judged answers in this decision log, weighed by their propensities"
+    )
+
+
+def _add_log(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--log", metavar="DIR", type=Path, required=True, help="the directory of the log, as [decision_log] names it"
     )
 
 

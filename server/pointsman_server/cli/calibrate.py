@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pointsman_server.cli.exit import EXIT_USAGE, CommandError
+from pointsman_server.cli.labelled import read_labelled
 from pointsman_server.cli.offline import artifact_folder, faults_told, folder_beside
 from pointsman_server.cli.output import console
 from pointsman_server.quality.artifact import CARD_FILE, Joined, load, read_provenance, save
 from pointsman_server.quality.model import QualityModel
 from pointsman_server.training.card import with_joined
-from pointsman_server.training.dataset import load_dataset
 from pointsman_server.training.joining import Calibration, calibrate
 
 
@@ -27,7 +27,7 @@ def run(arguments: Namespace, _environment: Mapping[str, str]) -> int:
         model = load(source)
         calibration = calibrate(
             model,
-            load_dataset(arguments.data),
+            read_labelled(arguments),
             name=arguments.model,
             relative=arguments.stand_in_of,
             replace=arguments.replace,

@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from pointsman_server.cli.exit import EXIT_USAGE, CommandError
 from pointsman_server.cli.output import console
@@ -59,6 +67,16 @@ def counting_bar() -> Progress:
     screen = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True)
+
+
+@contextmanager
+def spinning(description: str) -> Iterator[Callable[[], None]]:
+    """Counts what is done, on standard error, where a person looks, for a work whose size is not known before."""
+    screen = console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,.0f}"))
+    with Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda: bar.advance(task)
 
 
 def step_bars() -> Progress:

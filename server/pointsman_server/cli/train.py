@@ -13,12 +13,13 @@ from rich.progress import TaskID
 
 from pointsman_server.cli.evaluation_tables import evaluation_report
 from pointsman_server.cli.exit import EXIT_USAGE, CommandError
+from pointsman_server.cli.labelled import read_labelled
 from pointsman_server.cli.offline import counting_bar, faults_told, folder_beside, step_bars
 from pointsman_server.cli.output import console
 from pointsman_server.quality.artifact import CONTENT_FILES, MANIFEST_FILE, save
 from pointsman_server.quality.model import QualityModel
 from pointsman_server.training.checkpoints import Checkpoints
-from pointsman_server.training.dataset import Dataset, load_dataset
+from pointsman_server.training.dataset import Dataset
 from pointsman_server.training.evaluate import EvaluationSettings, evaluated, main_metrics, measure
 from pointsman_server.training.figures import Evaluation
 from pointsman_server.training.own import Selection, card_of, provenance_of, selected, train_own, training_digest
@@ -37,7 +38,7 @@ def run(arguments: Namespace, environment: Mapping[str, str]) -> int:
         check_replaceable(out)
         with folder_beside(out):
             pass  # A place that can't be written to is told before anything is trained.
-        dataset = load_dataset(arguments.data)
+        dataset = read_labelled(arguments)
         part = selected(dataset, Selection(arguments.sources, arguments.exclude_questions_of))
         tell_about(part)
         kept = Checkpoints(out.with_name(f"{out.name}.unfinished-{training_digest(part, seed=arguments.seed)}"))

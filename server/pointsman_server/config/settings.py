@@ -11,6 +11,7 @@ from pointsman_server.catalog.catalog import Catalog
 from pointsman_server.decision.resolve import DEFAULT_ROUTER_NAME
 from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterAlternative, RouterString
 from pointsman_server.decision.types import Arm, Exploration
+from pointsman_server.decision_log.settings import DecisionLogSettings
 from pointsman_server.execution.probing import ProbeSettings
 from pointsman_server.providers.base import ProviderSettings, Secret
 
@@ -107,6 +108,8 @@ class Config:
 
     server: ServerSettings
     telemetry: TelemetrySettings
+    decision_log: DecisionLogSettings | None = None
+    """Where decisions are logged; None logs none."""
     quality_artifact: Path | None
     """Directory of the quality artifact; None uses the shipped one."""
     catalog: Catalog

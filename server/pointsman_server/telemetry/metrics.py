@@ -227,6 +227,11 @@ class Metrics:
             key = ((names.ARTIFACT_PATH, path), (names.ARTIFACT_RESULT, result))
             self._instruments.artifact_reads.add(1, key)
 
+    def log_dropped(self, count: int, reason: str) -> None:
+        """So many records of the decision log were not written."""
+        if self._instruments is not None:
+            self._instruments.log_drops.add(count, ((names.DROP_REASON, reason),))
+
     def watch(self, state: Callable[[], ServerState | None]) -> None:
         """Figures that stand somewhere else are asked for there, whenever metrics are read; None: not to be known now."""
         if self._instruments is not None:
@@ -292,6 +297,7 @@ class _Instruments:
         self.router_tokens = counter(
             names.ROUTER_TOKENS, "{token}", "Tokens of attempts by the router that decided and the endpoint."
         )
+        self.log_drops = counter(names.DECISION_LOG_DROPS, "{record}", "Log records that were dropped.")
         self.artifact_reads = counter(
             names.ARTIFACT_READS, "{artifact}", "Quality artifacts that were read, at the start or while serving."
         )

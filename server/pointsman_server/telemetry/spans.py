@@ -23,7 +23,7 @@ from typing import NamedTuple, Self
 from opentelemetry.trace import SpanKind
 
 from pointsman_server.chat import Finished, Usage
-from pointsman_server.decision.types import Candidate, Decision, Endpoint
+from pointsman_server.decision.types import Affinity, Candidate, Decision, Endpoint
 from pointsman_server.telemetry import names
 from pointsman_server.telemetry.span_record import AttributeValue, SpanEvent, SpanRecord, SpanRecorder
 from pointsman_server.telemetry.trace_context import TraceContext, trace_context
@@ -349,6 +349,7 @@ def decision_attributes(decision: Decision) -> dict[str, AttributeValue]:
     attributes = _known(
         (names.DECISION_ID, decision.decision_id),
         (names.DECISION_REASON, None if decision.reason is None else decision.reason.value),
+        (names.DECISION_AFFINITY, None if decision.affinity is Affinity.NONE else decision.affinity.value),
         (names.ROUTER_NAME, decision.router_name),
         (names.ROUTER_VERSION, decision.router_version),
         (names.QUALITY_ARTIFACT, decision.quality_artifact or None),

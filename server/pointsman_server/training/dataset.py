@@ -5,7 +5,7 @@ A data directory holds two tables, as `prompts.parquet` and `outcomes.parquet` o
 
     prompts   prompt_id, prompt; optional: source, dataset, category, dedupe_key, tags, split (train, val or test)
     outcomes  prompt_id, model, quality (0..1); optional: source, cost_usd, input_tokens, output_tokens, output_chars,
-              latency_s
+              latency_s, weight
 
 docs/training.md is the reader's version. Nothing is imputed: what a table does not tell is NaN.
 """
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ __all__ = (
     "DatasetError",
     "Matrix",
     "Strings",
+    "joined",
     "load_dataset",
 )
 
@@ -54,7 +56,7 @@ PROMPT_REQUIRED = ("prompt_id", "prompt")
 PROMPT_OPTIONAL = ("source", "dataset", "category", "dedupe_key", "tags", "split")
 OUTCOME_REQUIRED = ("prompt_id", "model", "quality")
 OUTCOME_MEASURES = ("cost_usd", "input_tokens", "output_tokens", "output_chars", "latency_s")
-OUTCOME_OPTIONAL = ("source", *OUTCOME_MEASURES)
+OUTCOME_OPTIONAL = ("source", "weight", *OUTCOME_MEASURES)
 
 OWN_SOURCE = "own"
 """The source of data that names none."""
@@ -70,6 +72,8 @@ per token, mathematics and code 3 to 4."""
 
 _WHAT_A_DIRECTORY_HOLDS = "a data directory holds prompts.parquet and outcomes.parquet, or both as .jsonl, or one table in RouterBench's format"
 
+LABEL_WEIGHT_MAX = 1000.0
+"""A label that counts for more would be all that its model is known by."""
 CELL_COUNT_MAX = 100_000_000
 """Prompts times endpoints: 100 million cells are 400 MB for each of the five measured matrices."""
 
@@ -107,6 +111,8 @@ class Dataset:
     """(prompts, endpoints), estimated from characters where only these are known."""
     latency_s: Matrix
     """(prompts, endpoints): until the end of the answer."""
+    weight: Matrix | None = None
+    """(prompts, endpoints): how many labels each one counts as when profiles are fitted; None: each counts as one."""
 
     @property
     def groups(self) -> Strings:
@@ -116,7 +122,7 @@ class Dataset:
     def where(self, mask: npt.NDArray[np.bool_]) -> Dataset:
         """The prompts for which `mask` holds, with every endpoint."""
         rows = {name: getattr(self, name)[mask] for name in _ROW_FIELDS}
-        return replace(self, **rows)
+        return replace(self, **rows, weight=None if self.weight is None else self.weight[mask])
 
     def in_split(self, split: str) -> Dataset:
         """The prompts of one split."""
@@ -142,7 +148,9 @@ class Dataset:
     def of_endpoints(self, columns: Sequence[int]) -> Dataset:
         """Every prompt, with these columns alone."""
         matrices = {name: getattr(self, name)[:, columns] for name in _MATRIX_FIELDS}
-        return replace(self, endpoints=tuple(self.endpoints[index] for index in columns), **matrices)
+        endpoints = tuple(self.endpoints[index] for index in columns)
+        weight = None if self.weight is None else self.weight[:, columns]
+        return replace(self, endpoints=endpoints, **matrices, weight=weight)
 
     def tagged(self, tag: str) -> npt.NDArray[np.bool_]:
         """Which prompts have this tag."""
@@ -161,7 +169,8 @@ class Dataset:
 
 
 _MATRIX_FIELDS = ("quality", "cost_usd", "input_tokens", "output_tokens", "latency_s")
-_ROW_FIELDS = tuple(each.name for each in fields(Dataset) if each.name != "endpoints")
+_ROW_FIELDS = tuple(each.name for each in fields(Dataset) if each.name not in {"endpoints", "weight"})
+_TEXT_FIELDS = tuple(name for name in _ROW_FIELDS if name not in _MATRIX_FIELDS)
 
 
 def load_dataset(directory: Path) -> Dataset:
@@ -231,7 +240,9 @@ def assembled(prompts: Table, outcomes: Table) -> Dataset:
     sources = _sources(outcomes, rows, told["source"], faults)
     endpoints, columns = _endpoints(outcomes, rows, sources, faults)
     measured = _measured(outcomes, faults)
+    weight = outcomes.measurements("weight", faults, value_max=LABEL_WEIGHT_MAX)
     faults.raise_if_any()
+    shape = (len(ids), len(endpoints))
     return Dataset(
         prompt_ids=ids,
         texts=texts,
@@ -242,7 +253,8 @@ def assembled(prompts: Table, outcomes: Table) -> Dataset:
         tags=np.array([",".join(tags.replace(",", " ").split()) for tags in told["tags"]], dtype=np.object_),
         splits=splits,
         endpoints=endpoints,
-        **{name: _matrix(values, rows, columns, (len(ids), len(endpoints))) for name, values in measured.items()},
+        **{name: _matrix(values, rows, columns, shape) for name, values in measured.items()},
+        weight=None if np.isnan(weight).all() else np.nan_to_num(_matrix(weight, rows, columns, shape), nan=1.0),
     )
 
 
@@ -333,6 +345,35 @@ def _matrix(
     matrix = np.full(shape, np.nan, dtype=np.float32)
     matrix[rows, columns] = values
     return matrix
+
+
+def joined(one: Dataset, other: Dataset) -> Dataset:
+    """Both together; a model of one source that both have is one endpoint.
+
+    Raises:
+        DatasetError: a prompt_id is in both.
+    """
+    if shared := set(one.prompt_ids) & set(other.prompt_ids):
+        raise DatasetError(f"{len(shared)} prompt_ids are in both sets of data, {min(shared)} for one")
+    endpoints = tuple(sorted({*one.endpoints, *other.endpoints}))
+    column_of = {endpoint: column for column, endpoint in enumerate(endpoints)}
+    columns = [[column_of[endpoint] for endpoint in part.endpoints] for part in (one, other)]
+
+    def stacked(matrices: Sequence[Matrix]) -> Matrix:
+        both = np.full((len(one.texts) + len(other.texts), len(endpoints)), np.nan, dtype=np.float32)
+        both[: len(one.texts), columns[0]], both[len(one.texts) :, columns[1]] = matrices
+        return both
+
+    weights = [np.ones_like(part.quality) if part.weight is None else part.weight for part in (one, other)]
+    texts = {name: np.concatenate((getattr(one, name), getattr(other, name))) for name in _TEXT_FIELDS}
+    matrices = {name: stacked((getattr(one, name), getattr(other, name))) for name in _MATRIX_FIELDS}
+    has_weights = one.weight is not None or other.weight is not None
+    fields_of_both: dict[str, Any] = texts | matrices
+    return Dataset(
+        endpoints=endpoints,
+        weight=np.nan_to_num(stacked(weights), nan=1.0) if has_weights else None,
+        **fields_of_both,
+    )
 
 
 def _or_else(texts: Strings, others: Iterable[str]) -> Strings:

@@ -123,43 +123,56 @@ def calibrate(
     _check_names(model, name, relative=relative, replace=replace)
     if relative is None and (found := model.found(name)) is not None and found[1]:
         relative = model.profiles[found[0]].model
-    quality, tokens = _outcomes_of(dataset, name)
+    quality, tokens, weight = _outcomes_of(dataset, name)
     known = ~np.isnan(quality)
     if (count := int(known.sum())) < CALIBRATION_LABELS_MIN:
         raise DatasetError(f"{count} labels of {name} are too few: at least {CALIBRATION_LABELS_MIN} are needed")
     read = [model.latent(text) for text in dataset.texts[known]]
     positions = np.stack([position for position, _ in read]).astype(np.float64)
-    posterior = posterior_of_labels(starting_prior(model, relative), positions, quality[known])
+    counted = weight[known]
+    posterior = posterior_of_labels(starting_prior(model, relative), positions, quality[known], counted)
     length_latent = np.array([latent for _, latent in read])
     length = joined_length(model.table.length, length_latent, tokens[known])
     joined = JoinedProfile(normalised(name), fitting(model, posterior), length)
-    version = _version(model, dataset.texts[known], quality[known], tokens[known], f"{normalised(name)}\n{relative}")
+    names = f"{normalised(name)}\n{relative}"
+    if (counted != 1.0).any():
+        names += f"\n{counted.tolist()}"
+    version = _version(model, dataset.texts[known], quality[known], tokens[known], names)
     return Calibration(
         model=model.with_profiles([joined], version=version),
         joined=joined.model,
         relative=relative,
         label_count=count,
         length_count=int(np.isfinite(tokens[known]).sum()),
-        quality_mean=float(quality[known].mean()),
+        quality_mean=float(np.average(quality[known], weights=counted)),
     )
 
 
-def posterior_of_labels(prior: JoiningPrior, positions: Doubles, quality: npt.NDArray[np.float32]) -> Posterior:
-    """The profile of a model from its labels (0..1) at these positions [1, z], whose ease is unknown.
+def posterior_of_labels(
+    prior: JoiningPrior,
+    positions: Doubles,
+    quality: npt.NDArray[np.float32],
+    counted: npt.NDArray[np.float32] | None = None,
+) -> Posterior:
+    """The profile of a model from its labels (0..1) at these positions [1, z], whose ease is unknown. Each counts as so
+    many labels as `counted` says; None: one.
 
     How far the model may be from the prior's mean is learned from its labels as well: each of `SPREAD_SCALES` counts by
     how likely it makes them (Laplace), so a model like the others keeps what these have in common, and an odd one is
     free to differ after a few dozen labels.
     """
     modes, covariances, evidence = [], [], []
+    count = np.ones(len(quality)) if counted is None else counted.astype(np.float64)
     for scale, share in SPREAD_SCALES:
         factor = prior.factor * np.sqrt(scale)
         size = factor.shape[1]
         offset = positions @ prior.mean
         standard = Prior(mean=np.zeros(size), precision=np.eye(size))
-        u, covariance = fit_profile(positions @ factor, quality, standard, standard.mean, offset=offset)
+        u, covariance = fit_profile(
+            positions @ factor, quality, standard, standard.mean, offset=offset, counted=counted
+        )
         odds = offset + positions @ factor @ u
-        likelihood = float((quality * odds - np.logaddexp(0.0, odds)).sum())
+        likelihood = float((count * (quality * odds - np.logaddexp(0.0, odds))).sum())
         evidence.append(likelihood - 0.5 * u @ u + 0.5 * np.linalg.slogdet(covariance)[1] + np.log(share))
         modes.append(prior.mean + factor @ u)
         covariances.append(factor @ covariance @ factor.T)
@@ -202,14 +215,19 @@ def _check_names(model: QualityModel, name: str, *, relative: str | None, replac
         raise DatasetError(f"the artifact knows {name} by its labels already{known_as}; --replace takes these instead")
 
 
-def _outcomes_of(dataset: Dataset, name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Quality and output tokens of the endpoints of that name, by prompt; NaN unknown."""
+def _outcomes_of(
+    dataset: Dataset, name: str
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Quality, output tokens and weights of the endpoints of that name, by prompt; NaN unknown."""
     wanted = normalised(name)
     columns = [column for column, (_, model) in enumerate(dataset.endpoints) if normalised(model) == wanted]
     if not columns:
         found = sorted({model for _, model in dataset.endpoints})
         raise DatasetError(f"there are no outcomes of {name}, only of {', '.join(found[:5])}")
-    return _first_known(dataset.quality[:, columns]), _first_known(dataset.output_tokens[:, columns])
+    quality = dataset.quality[:, columns]
+    told = np.ones_like(quality) if dataset.weight is None else dataset.weight[:, columns]
+    weight = np.where(np.isnan(quality), np.nan, told)
+    return _first_known(quality), _first_known(dataset.output_tokens[:, columns]), _first_known(weight)
 
 
 def _first_known(values: Matrix) -> npt.NDArray[np.float32]:

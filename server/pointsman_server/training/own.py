@@ -96,6 +96,8 @@ def version_of(dataset: Dataset, settings: TrainingSettings, *, seed: int) -> st
             digest.update(f"{len(text)}:{text}".encode("utf-8", "replace"))
     for matrix in (dataset.quality, dataset.output_tokens):
         digest.update(matrix.tobytes())
+    if dataset.weight is not None:
+        digest.update(dataset.weight.tobytes())
     return digest.hexdigest()[:VERSION_LENGTH]
 
 

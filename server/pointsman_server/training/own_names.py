@@ -61,6 +61,7 @@ def by_llm(dataset: Dataset, members: Members) -> Dataset:
         input_tokens=merged(dataset.input_tokens),
         output_tokens=merged(dataset.output_tokens),
         latency_s=merged(dataset.latency_s),
+        weight=None if dataset.weight is None else merged(np.where(np.isnan(dataset.quality), np.nan, dataset.weight)),
     )
 
 

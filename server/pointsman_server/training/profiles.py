@@ -149,12 +149,20 @@ def _relative_error(error: Doubles) -> float:
     return float((np.where(known, filled - mean[:, np.newaxis], 0.0) ** 2).sum())
 
 
-def fit_profiles(located: Located, quality: Matrix, *, loading_variance: float, ease_variance: float) -> FittedProfiles:
+def fit_profiles(
+    located: Located,
+    quality: Matrix,
+    weight: Matrix | None = None,
+    *,
+    loading_variance: float,
+    ease_variance: float,
+) -> FittedProfiles:
     """The profiles of all columns of `quality` (prompts x models, NaN unknown) on where these prompts lie.
 
     Args:
         located: the prompts.
         quality: of each model on each prompt.
+        weight: how many labels each of them counts as; None: one.
         loading_variance: the prior variance between models per whitened latent, in log-odds squared.
         ease_variance: the prior variance of ease between the prompts of a group, in log-odds squared.
     """
@@ -169,18 +177,19 @@ def fit_profiles(located: Located, quality: Matrix, *, loading_variance: float, 
     group_of = np.unique(located.groups.astype(str), return_inverse=True)[1]
     for _ in range(ROUND_COUNT):
         for column in range(model_count):
+            counted = None if weight is None else weight[:, column]
             weights[column], covariance[column] = fit_profile(
-                design, quality[:, column], prior, weights[column], offset=ease
+                design, quality[:, column], prior, weights[column], offset=ease, counted=counted
             )
         common = _common_mean(weights, covariance, prior)
-        ease = _fit_ease(design @ weights.T, quality, group_of, ease, variance=ease_variance)
+        ease = _fit_ease(design @ weights.T, quality, weight, group_of, ease, variance=ease_variance)
         # What the latents tell of the ease is common to all models.
         told = np.linalg.lstsq(design, ease, rcond=SINGULAR_SHARE_MIN)[0]
         ease -= design @ told
         weights += told
         prior = Prior(mean=common + told, precision=precision)
     spread = _spread(weights, covariance, prior)
-    shift, slope = _flattening(design @ weights.T, quality)
+    shift, slope = _flattening(design @ weights.T, quality, weight)
     weights *= slope
     weights[:, 0] += shift
     mean = slope * prior.mean
@@ -206,28 +215,36 @@ def _precision(size: int, *, latent_count: int, loading_variance: float) -> Doub
 
 
 def _fit_ease(
-    odds: Doubles, quality: Matrix, group_of: npt.NDArray[np.intp], ease: Doubles, *, variance: float
+    odds: Doubles,
+    quality: Matrix,
+    weight: Matrix | None,
+    group_of: npt.NDArray[np.intp],
+    ease: Doubles,
+    *,
+    variance: float,
 ) -> Doubles:
     """The most likely ease of each prompt beside `odds` (log-odds, prompts x models), by Newton's method from `ease`."""
     known = ~np.isnan(quality)
     labels = np.where(known, quality, 0.0)
+    counted = known.astype(np.float64) if weight is None else np.where(known, weight, 0.0)
     count = np.bincount(group_of)
     # Exact for a normal ease: the group's mean, shrunk by what its prompts leave open.
     group_mean = np.bincount(group_of, ease) / (count + variance / GROUP_EASE_VARIANCE)
     for _ in range(EASE_STEP_COUNT):
         expected = 1.0 / (1.0 + np.exp(-(odds + ease[:, np.newaxis])))
-        gradient = ((labels - expected) * known).sum(axis=1) - (ease - group_mean[group_of]) / variance
-        curvature = (expected * (1.0 - expected) * known).sum(axis=1) + 1.0 / variance
+        gradient = ((labels - expected) * counted).sum(axis=1) - (ease - group_mean[group_of]) / variance
+        curvature = (expected * (1.0 - expected) * counted).sum(axis=1) + 1.0 / variance
         ease = ease + np.clip(gradient / curvature, -EASE_STEP_MAX, EASE_STEP_MAX)
     return ease
 
 
-def _flattening(odds: Doubles, quality: Matrix) -> tuple[float, float]:
+def _flattening(odds: Doubles, quality: Matrix, weight: Matrix | None) -> tuple[float, float]:
     """Shift and slope that turn log-odds at known ease into log-odds at unknown ease, by logistic regression."""
     known = ~np.isnan(quality)
     rows = np.column_stack((np.ones(int(known.sum())), odds[known]))
     anything = Prior(mean=np.array([0.0, 1.0]), precision=np.eye(2))
-    (shift, slope), _ = fit_profile(rows, quality[known], anything, anything.mean)
+    counted = None if weight is None else weight[known]
+    (shift, slope), _ = fit_profile(rows, quality[known], anything, anything.mean, counted=counted)
     return float(shift), float(slope)
 
 
@@ -281,19 +298,22 @@ def fit_profile(
     start: Doubles,
     *,
     offset: Doubles | None = None,
+    counted: npt.NDArray[np.float32] | None = None,
 ) -> tuple[Doubles, Doubles]:
     """Posterior mode and covariance (Laplace) of one model's weights, by Newton's method from `start`.
 
-    `offset` is added to the log-odds of each prompt; None adds nothing.
+    `offset` is added to the log-odds of each prompt; None adds nothing. `counted` says how many labels each of `quality`
+    counts as; None: one.
     """
     known = ~np.isnan(quality)
     rows, labels = design[known], quality[known].astype(np.float64)
+    count = np.ones(len(rows)) if counted is None else counted[known].astype(np.float64)
     given = np.zeros(len(rows)) if offset is None else offset[known]
     weights = start
     for _ in range(NEWTON_STEPS_MAX):
         expected = 1.0 / (1.0 + np.exp(-(rows @ weights + given)))
-        gradient = rows.T @ (labels - expected) - prior.precision @ (weights - prior.mean)
-        hessian = (rows * (expected * (1.0 - expected))[:, np.newaxis]).T @ rows + prior.precision
+        gradient = rows.T @ (count * (labels - expected)) - prior.precision @ (weights - prior.mean)
+        hessian = (rows * (count * expected * (1.0 - expected))[:, np.newaxis]).T @ rows + prior.precision
         step = np.linalg.solve(hessian, gradient)
         weights = weights + step
         if np.abs(step).max() < STEP_TOLERANCE:

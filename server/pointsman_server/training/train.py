@@ -107,6 +107,8 @@ class LlmColumns:
     llms: tuple[KnownLlm, ...]
     quality: Matrix
     output_tokens: Matrix
+    weight: Matrix | None
+    """How many labels each of `quality` counts as; None: one."""
 
 
 def train(
@@ -146,7 +148,11 @@ def train(
             reader.located, columns.quality, reader.folds, ease_variance=settings.ease_variance
         )
     fitted = fit_profiles(
-        reader.located, columns.quality, loading_variance=variance, ease_variance=settings.ease_variance
+        reader.located,
+        columns.quality,
+        columns.weight,
+        loading_variance=variance,
+        ease_variance=settings.ease_variance,
     )
     model = QualityModel(
         name=name,
@@ -226,12 +232,16 @@ def llm_columns(dataset: Dataset, *, labels_min: int) -> LlmColumns:
         sorted((llm for llm in members if np.isfinite(quality[llm]).sum() >= labels_min), key=lambda llm: llm.model)
     )
     shape = (len(dataset.texts), 0)
+    weight = None if dataset.weight is None else np.where(np.isnan(dataset.quality), np.nan, dataset.weight)
     return LlmColumns(
         llms=llms,
         quality=np.column_stack([quality[llm] for llm in llms]) if llms else np.empty(shape, np.float32),
         output_tokens=np.column_stack([_known_mean(dataset.output_tokens[:, members[llm]]) for llm in llms])
         if llms
         else np.empty(shape, np.float32),
+        weight=None
+        if weight is None or not llms
+        else np.column_stack([_known_mean(weight[:, members[llm]]) for llm in llms]),
     )
 
 
