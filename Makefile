@@ -66,6 +66,7 @@ check-tools: $(STAMP)
 check: $(STAMP) lint types ## Formatting, lint, types, imports, protocol.
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/buf lint proto
+	@$(BIN)/buf breaking proto --against proto/released.binpb
 	@$(BIN)/hadolint Dockerfile
 
 .PHONY: lint
@@ -76,7 +77,7 @@ lint: $(STAMP)
 .PHONY: types
 types: $(STAMP)
 	@$(BIN)/mypy
-	@$(BIN)/mypy --explicit-package-bases tests benchmarks tools
+	@$(BIN)/mypy --explicit-package-bases tests benchmarks conformance tools
 
 .PHONY: format
 format: $(STAMP) ## Formats the code and applies the safe fixes of the linter.
@@ -94,6 +95,18 @@ fuzz: $(STAMP) ## Feeds each parser of foreign bytes with what no provider would
 .PHONY: stubs
 stubs: $(STAMP) ## Generates client/python/pointsman/v1 from proto/.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/generate_stubs.py
+
+.PHONY: clients
+clients: $(STAMP) ## Generates the stubs of the other languages' clients from proto/; ARGS=go for one alone.
+	@$(BIN)/python -m tools.generate_clients $(ARGS)
+
+.PHONY: conformance
+conformance: $(STAMP) ## Runs the conformance suite with every client, and writes the matrix in docs/clients.md. ARGS="--language go".
+	@$(BIN)/python -m conformance --write $(ARGS)
+
+.PHONY: release-protocol
+release-protocol: $(STAMP) ## At a release: makes the protocol as it is the one that later ones must not break.
+	@$(BIN)/buf build proto --exclude-source-info --output proto/released.binpb
 
 .PHONY: artifact
 artifact: $(STAMP) ## Trains the shipped quality model anew. DATA=folder of prompts.parquet and outcomes.parquet.
@@ -146,4 +159,6 @@ bench-drift-live: $(STAMP) .venv-litellm ## Routes in real time through a brown-
 
 .PHONY: clean
 clean: ## Removes what was made here, .venv included.
+	rm -rf client/java/target client/rust/target client/rust/generator/target
+	rm -rf client/typescript/dist client/typescript/node_modules
 	rm -rf $(VENV) .venv-litellm .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -328,17 +328,6 @@ def test_no_make_target_is_taken_for_a_file() -> None:
     assert sorted(phony) == sorted(make_targets())
 
 
-def test_the_protocol_breaks_no_released_client() -> None:
-    """Against the last release nothing of the protocol is changed or taken away. Before the first there is no client
-    to break."""
-    if shutil.which("git") is None or not (REPOSITORY / ".git").exists():
-        return
-    releases = run("git", "tag", "--list", "v*", "--sort=-version:refname").split()
-    if releases:
-        buf = Path(sys.executable).parent / "buf"
-        run(str(buf), "breaking", "proto", "--against", f".git#tag={releases[0]},subdir=proto")
-
-
 def test_every_module_of_the_server_has_a_layer() -> None:
     """The layers of import-linter are the server's modules: none is missing, none is gone."""
     (layers,) = [

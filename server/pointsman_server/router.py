@@ -213,7 +213,7 @@ class Router:
             routing.decided(decision, shadows)
         duration_s = self._clock_s() - started_s
         self._metrics.decided(decision, shadows, duration_s=duration_s, phases=routing.phases, example=routing.recorded)
-        self._log_decision(given, decision, request, world, text, served=served)
+        self._log_decision(given, decision, request, served=served, world=world, text=text)
         if decision.chosen is None:
             raise unroutable(decision)
         self._remember(decision, decision.chosen, facts, beginnings, served=served)
@@ -282,11 +282,12 @@ class Router:
         given: DecisionInput,
         decision: Decision,
         request: RoutingRequest,
-        world: World,
-        text: str,
         *,
         served: bool,
+        world: World,
+        text: str,
     ) -> None:
+        """Hands the decision to the log, if there is one."""
         if self._log is not None:
             self._log.decided(
                 given,

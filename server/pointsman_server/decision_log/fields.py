@@ -46,7 +46,7 @@ Fields = dict[str, Any]
 """A JSON object. It goes no further than this module and `codec`."""
 
 REMEMBERED_COUNT_MAX = 8192
-"""Latencies whose texts are remembered: two of each endpoint of the largest catalog."""
+"""Latencies and names whose texts are remembered: two of each endpoint of the largest catalog."""
 SPACE_FIELDS = ("models", "providers", "endpoints", "skip_models", "skip_providers", "skip_endpoints")
 PRICE_FIELDS = (
     "input_price_usd_per_mtok",
@@ -241,25 +241,37 @@ class SnapshotWriter:
 
     def __init__(self) -> None:
         self._latencies: dict[int, tuple[Latency, str]] = {}
+        self._names: dict[str, str] = {}
 
     def text(self, snapshot: RuntimeSnapshot) -> str:
         """A JSON object by endpoint."""
-        parts = [f"{json.dumps(name)}:{self._runtime(runtime)}" for name, runtime in snapshot.by_endpoint.items()]
+        parts = [f"{self._name(name)}:{self._runtime(runtime)}" for name, runtime in snapshot.by_endpoint.items()]
         return f"{{{','.join(parts)}}}"
 
     def _runtime(self, runtime: EndpointRuntime) -> str:
-        parts = []
-        for name, value, usual in zip(EndpointRuntime._fields, runtime, _RUNTIME_DEFAULTS, strict=True):
+        parts, values = [], tuple[object, ...](runtime)
+        for name, value, usual in zip(EndpointRuntime._fields, values, _RUNTIME_DEFAULTS, strict=True):
             if value == usual:
                 continue
             if isinstance(value, Latency):
                 text = self._latency(value)
             elif isinstance(value, float):
                 text = float.__repr__(value)
+            elif type(value) is int:
+                # As JSON has it, without a call of its encoder.
+                text = int.__repr__(value)
             else:
                 text = json.dumps(value)
             parts.append(f'"{name}":{text}')
         return f"{{{','.join(parts)}}}"
+
+    def _name(self, name: str) -> str:
+        known = self._names.get(name)
+        if known is None:
+            if len(self._names) >= REMEMBERED_COUNT_MAX:
+                self._names.clear()
+            known = self._names[name] = json.dumps(name)
+        return known
 
     def _latency(self, latency: Latency) -> str:
         known = self._latencies.get(id(latency))

@@ -1,0 +1,41 @@
+"""Runs the scenarios with one language's client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from conformance.clients import Language, build, environment
+from conformance.judge import differences
+from conformance.runner import RunnerError, running
+from conformance.scenario import Scenario
+from conformance.stage import staged
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one scenario."""
+
+    differences: tuple[str, ...]
+    """From what was expected. Empty: it is as it should be."""
+
+
+async def outcomes(language: Language, scenarios: Iterable[Scenario]) -> dict[str, Outcome]:
+    """Builds the runner, and has it make the call of each scenario, each against a server of its own.
+
+    Raises:
+        CommandError: the client can't be built.
+    """
+    await asyncio.to_thread(build, language.name)
+    found: dict[str, Outcome] = {}
+    async with running(language.run, folder=language.folder, environment=environment()) as runner:
+        for scenario in scenarios:
+            async with staged(scenario) as stage:
+                try:
+                    seen = await runner.call(scenario, stage)
+                except RunnerError as error:
+                    found[scenario.name] = Outcome((str(error),))
+                else:
+                    found[scenario.name] = Outcome(tuple(await differences(scenario, seen, stage)))
+    return found
