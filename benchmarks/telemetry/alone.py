@@ -45,9 +45,9 @@ from benchmarks.harness.workload import FIRST_PARTY_MODELS, OPEN_MODELS
 
 METHOD = "pointsman.v1.RouterService/Complete"
 PHASES = ("features", "predict_quality", "snapshot", "decide")
-REQUEST_COUNT = 3000
-"""Some seconds' worth of a busy server; more than the queue of spans holds is sent meanwhile."""
-REQUESTS_PER_PAUSE = 200
+REQUEST_COUNT = 1000
+"""A second's worth of a busy server; about as many spans as the queue holds."""
+REQUESTS_PER_PAUSE = 100
 PAUSE_S = 0.05
 """Between them, as the exporter's thread would find time between requests; not counted as CPU."""
 USAGE = Usage(250, 50)

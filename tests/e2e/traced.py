@@ -192,7 +192,7 @@ SCENARIOS = (
         play=_late,
         expected=_tree(
             f"{COMPLETE} server ERROR status_code=DEADLINE_EXCEEDED type=DEADLINE_EXCEEDED",
-            "chat a client type=cancelled number=1 endpoint=a@first / POST client type=cancelled",
+            "chat a client type=cancelled number=1 endpoint=a@first output_tokens=0 / POST client type=cancelled",
             eligible=1,
         ),
     ),

@@ -15,7 +15,7 @@ from pointsman_server.chat import Usage
 from pointsman_server.decision.types import BreakerState, Decision, Endpoint, RuntimeSnapshot
 from pointsman_server.telemetry import names
 from pointsman_server.telemetry.regret import Seen, candidate_of, expected_regret, seen_regret
-from pointsman_server.telemetry.series import Key, Registry
+from pointsman_server.telemetry.series import CounterSeries, Key, Registry
 from pointsman_server.telemetry.spans import PhaseTime
 from pointsman_server.telemetry.trace_context import TraceContext
 
@@ -90,17 +90,9 @@ class Metrics:
         if chosen is not None:
             choice += ((names.ENDPOINT, chosen.endpoint.name),)
         instruments.decisions.add(1, _router_key(decision) + choice)
-        rejections = Counter(
-            [
-                (rejection.reason, None if rejection.bound is None else rejection.bound.metric)
-                for candidate in decision.candidates
-                if candidate.rejections
-                for rejection in candidate.rejections
-            ]
-        )
-        for (rejection_reason, metric), count in rejections.items():
-            about = ((names.REJECTION_METRIC, metric.value),) if metric is not None else ()
-            instruments.rejections.add(count, (*router, (names.REJECTION_REASON, rejection_reason.value), *about))
+        # Who was rejected stands behind all others: where the last one was not, nobody was.
+        if decision.candidates and decision.candidates[-1].rejections:
+            _count_rejections(instruments.rejections, decision)
         regret = expected_regret(decision)
         if regret is not None:
             instruments.forecasts.regret_expected.record(regret, router)
@@ -413,6 +405,19 @@ class _ShadowInstruments:
         if ours.cost_usd is not None and theirs.cost_usd is not None:
             for cost_usd, side in zip((ours.cost_usd, theirs.cost_usd), sides, strict=True):
                 self._cost.record(cost_usd, side)
+
+
+def _count_rejections(counter: CounterSeries, decision: Decision) -> None:
+    rejections = Counter(
+        [
+            (rejection.reason, None if rejection.bound is None else rejection.bound.metric)
+            for candidate in decision.candidates
+            for rejection in candidate.rejections
+        ]
+    )
+    for (reason, metric), count in rejections.items():
+        about = ((names.REJECTION_METRIC, metric.value),) if metric is not None else ()
+        counter.add(count, ((names.ROUTER_NAME, decision.router_name), (names.REJECTION_REASON, reason.value), *about))
 
 
 def _router_key(decision: Decision) -> Key:
