@@ -41,6 +41,24 @@ test: check-tools ## Checks and tests everything that CI does.
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest $(ARGS)
 
+JAEGER := .tools/jaeger
+
+$(JAEGER): tools/jaeger/go.mod tools/jaeger/go.sum
+	@command -v go >/dev/null || { echo "Jaeger is built with Go 1.26 or newer, which is not here; docs/tracing.md names its image" >&2; exit 1; }
+	@echo "Building Jaeger into .tools, once (about 12 minutes of one core, and 1 GB to download)"
+	@mkdir -p .tools && cd tools/jaeger && GOFLAGS="-mod=readonly -buildvcs=false" go build -trimpath -ldflags "-s -w" -o ../../$(JAEGER) github.com/jaegertracing/jaeger/cmd/jaeger
+
+.PHONY: jaeger
+jaeger: $(JAEGER) ## Runs a Jaeger on loopback: OTLP on port 4317, pages and API on 16686.
+	@echo "Jaeger takes OTLP on 127.0.0.1:4317 and shows traces on http://127.0.0.1:16686"
+	@exec $(JAEGER) --config deploy/jaeger/config.yaml
+
+.PHONY: test-jaeger
+test-jaeger: $(STAMP) ## Sends requests through client, router and providers, and looks at their traces in a real Jaeger.
+	@if command -v go >/dev/null || [ -n "$(CI)" ] || [ -x $(JAEGER) ]; then \
+		$(MAKE) --no-print-directory $(JAEGER) && POINTSMAN_JAEGER=$(CURDIR)/$(JAEGER) $(BIN)/python -m pytest tests/jaeger $(ARGS); \
+	else echo "no Go, so no Jaeger: its tests are left out"; fi
+
 .PHONY: check-tools
 check-tools: $(STAMP)
 
@@ -65,6 +83,14 @@ types: $(STAMP)
 format: $(STAMP) ## Formats the code and applies the safe fixes of the linter.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+FUZZ_SECONDS ?= 30
+FUZZ_TARGETS := sse openai anthropic gemini headers prices
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Feeds each parser of foreign bytes with what no provider would send, FUZZ_SECONDS=30 each. Linux alone.
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	@for target in $(FUZZ_TARGETS); do echo "fuzzing $$target" && $(BIN)/python tests/fuzz/run.py $$target $(FUZZ_SECONDS) build/fuzz || exit 1; done
 
 .PHONY: stubs
 stubs: $(STAMP) ## Generates client/python/pointsman/v1 from proto/.
@@ -94,6 +120,10 @@ frontier: $(STAMP) ## Draws the pictures of docs/frontier.md anew. DATA=folder o
 .PHONY: bench-overhead
 bench-overhead: $(STAMP) ## Measures what Route and Complete cost, beside a bare gRPC echo and a bare httpx call.
 	@$(BIN)/python benchmarks/overhead.py $(ARGS)
+
+.PHONY: bench-telemetry
+bench-telemetry: $(STAMP) ## Measures what traces and metrics cost a request, with collectors that are well, slow, frozen and dead; five minutes.
+	@$(BIN)/python -m benchmarks.telemetry $(ARGS)
 
 .PHONY: bench-quality
 bench-quality: $(STAMP) ## Measures how well prompts are routed, out of fold. DATA=folder of prompts.parquet and outcomes.parquet.
@@ -129,6 +159,6 @@ bench-drift-live: $(STAMP) .venv-litellm ## Routes in real time through a brown-
 
 .PHONY: clean
 clean: ## Removes what was made here, .venv included.
-	rm -rf .tools client/java/target client/rust/target client/rust/generator/target
+	rm -rf client/java/target client/rust/target client/rust/generator/target
 	rm -rf client/typescript/dist client/typescript/node_modules
-	rm -rf $(VENV) .venv-litellm .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-litellm .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

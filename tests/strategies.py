@@ -21,6 +21,7 @@ from pointsman_server.decision.types import (
     Preference,
     QualityPrediction,
     RequestFacts,
+    RequestFeature,
     RuntimeSnapshot,
     SearchSpace,
     Weights,
@@ -34,6 +35,7 @@ NO_EXPLORATION = Exploration(rate=0.0)
 unit = st.floats(0.0, 1.0)
 prices = st.none() | st.floats(0.01, 100.0)
 capabilities = st.frozensets(st.sampled_from(list(Capability)), max_size=3)
+features = st.frozensets(st.sampled_from(list(RequestFeature)[:4]), max_size=2)
 labels = st.frozensets(
     st.tuples(st.sampled_from(["region", "retention"]), st.sampled_from(["eu", "us", "none"])), max_size=2
 )
@@ -155,10 +157,13 @@ def endpoints(draw: st.DrawFn) -> tuple[Endpoint, ...]:
             provider,
             input_price_usd_per_mtok=draw(prices),
             output_price_usd_per_mtok=draw(prices),
+            cached_input_price_usd_per_mtok=draw(st.none() | prices),
+            cache_write_price_usd_per_mtok=draw(st.none() | prices),
             context_token_count_max=draw(st.none() | st.integers(100, 200_000)),
             output_token_count_max=draw(st.none() | st.integers(100, 16_000)),
             capabilities=draw(capabilities),
             labels=draw(labels),
+            lacks=draw(st.just(frozenset[RequestFeature]()) | features),
         )
         for model, provider in names
     )
@@ -178,6 +183,7 @@ def decision_inputs(
                 input_token_count=st.integers(1, 5000),
                 output_token_count_max=st.none() | st.integers(1, 8000),
                 capabilities=st.just(frozenset[Capability]()) | capabilities,
+                features=st.just(frozenset[RequestFeature]()) | features,
             )
         ),
         alternatives=tuple(draw(st.lists(policies, min_size=1, max_size=alternative_count_max))),

@@ -185,6 +185,7 @@ def test_the_protocol_page_states_the_limits_that_are_checked() -> None:
         "messages of a conversation": validate.MESSAGE_COUNT_MAX,
         "parts of a message": validate.PART_COUNT_MAX,
         "tools, or tool calls of a message": validate.TOOL_COUNT_MAX,
+        "characters of a tool call's signature": validate.SIGNATURE_LENGTH_MAX,
         "stop texts": validate.STOP_COUNT_MAX,
         "characters of a router string": router_string.LENGTH_MAX,
         "models, in a list": validate.MODEL_COUNT_MAX,

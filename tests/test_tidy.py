@@ -359,7 +359,7 @@ def test_the_changelog_speaks_of_this_version() -> None:
 
 
 def test_what_ci_runs_is_what_a_person_types() -> None:
-    """.ci/run calls `make test`, and may be executed."""
+    """.ci/run calls `make test`, then `make test-jaeger`, and may be executed."""
     script = REPOSITORY / ".ci/run"
-    assert text_of(script).splitlines()[-1] == "make test"
+    assert text_of(script).splitlines()[-2:] == ["make test", "make test-jaeger"]
     assert os.access(script, os.X_OK)

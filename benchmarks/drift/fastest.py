@@ -15,8 +15,6 @@ from pathlib import Path
 from random import Random
 from statistics import fmean
 
-from opentelemetry.metrics import NoOpMeterProvider
-from opentelemetry.trace import NoOpTracerProvider
 from pointsman_server.catalog.catalog import Catalog, CatalogEntry
 from pointsman_server.chat import Conversation, Message, Role, TextPart
 from pointsman_server.decision.metrics import Metric
@@ -145,13 +143,13 @@ class Watching:
             world_of(catalog, {}, Weights.of({Metric.TTFT: 1.0})),
             tracker=RuntimeTracker(),
             memory=DecisionMemory(1000),
-            metrics=Metrics(NoOpMeterProvider().get_meter("drift")),
+            metrics=Metrics(None),
             clock_s=lambda: self._now_s,
             sleep=asyncio.sleep,
             new_decision_id=lambda: str(random.getrandbits(63)),
             new_seed=lambda: random.getrandbits(63),
         )
-        self._tracing = Tracing(NoOpTracerProvider().get_tracer("drift"))
+        self._tracing = Tracing(None, unix_ns=None)
 
     def __call__(self, known: Sequence[Session], now_s: float) -> str:
         """The provider that it chooses."""

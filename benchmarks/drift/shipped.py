@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from opentelemetry.metrics import NoOpMeterProvider
-from opentelemetry.trace import NoOpTracerProvider
 from pointsman_server.app import PROBE_LOOK_INTERVAL_S
 from pointsman_server.catalog.catalog import Catalog, CatalogEntry
 from pointsman_server.chat import Conversation, Message, ReasoningDelta, Role, TextDelta, TextPart, ToolCallDelta
@@ -110,7 +108,7 @@ class ShippedRouter:
 
     def __init__(self, upstream: Upstream, *, seed: int) -> None:
         random, numbers = Random(seed), itertools.count()
-        metrics = Metrics(NoOpMeterProvider().get_meter("drift"))
+        metrics = Metrics(None)
         providers: dict[str, ChatProvider] = {
             live.site.provider: SimulatedProvider(live, upstream) for live in upstream.live
         }
@@ -125,7 +123,7 @@ class ShippedRouter:
             new_decision_id=lambda: str(next(numbers)),
             new_seed=lambda: random.getrandbits(63),
         )
-        self._tracing = Tracing(NoOpTracerProvider().get_tracer("drift"))
+        self._tracing = Tracing(None, unix_ns=None)
         self._prober = Prober(
             ProbeSchedule(random.random),
             tracker=self.router.tracker,

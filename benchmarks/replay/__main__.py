@@ -76,6 +76,7 @@ def report(costs: Cost, again: Repeated, rows: list[Coverage], effective: float)
         "|---|--:|",
         f"| on the path of the request: handing it over | {costs.handing_over_us:.1f} us |",
         f"| beside it: CPU of the writing thread | {costs.writing_us:.0f} us |",
+        f"| to compare with: CPU of the decision itself | {costs.deciding_us:.0f} us |",
         f"| on disk | {costs.bytes_per_decision / 1000:.1f} kB |",
         "",
         "## Whether decisions are repeated",

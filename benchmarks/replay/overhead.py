@@ -41,6 +41,8 @@ class Cost:
     """On the event loop, while a request waits for it."""
     writing_us: float
     """CPU of the writing thread."""
+    deciding_us: float
+    """CPU of deciding, in the same rounds, to compare with: machines differ, and so do their neighbours."""
     bytes_per_decision: float
 
 
@@ -55,7 +57,7 @@ async def _cost(directory: Path, *, round_count: int) -> Cost:
     settings = DecisionLogSettings(directory=directory, flush_interval_s=60.0)
     log = DecisionLog(settings, unix_s=time.time, on_drop=_never)
     asked, overlay = parse_router_string(""), RouterAlternative(head="")
-    handing_s, writing_s = [], []
+    handing_s, writing_s, deciding_s = [], [], []
     for number in range(round_count):
         records = [replace(given, decision_id=f"{number:016x}{index:016x}") for index in range(WAKE_COUNT - 1)]
         started_s = time.perf_counter()
@@ -74,12 +76,17 @@ async def _cost(directory: Path, *, round_count: int) -> Cost:
         started_s = time.process_time()
         await log._flush()  # noqa: SLF001  # the task that calls it would add its own timer
         writing_s.append((time.process_time() - started_s) / len(records))
+        started_s = time.process_time()
+        for record in records:
+            decide(record)
+        deciding_s.append((time.process_time() - started_s) / len(records))
     log.close()
     await log.run()
     written = sum(path.stat().st_size for path in segment_paths(directory))
     return Cost(
         handing_over_us=1e6 * median(handing_s),
         writing_us=1e6 * median(writing_s),
+        deciding_us=1e6 * median(deciding_s),
         bytes_per_decision=written / (round_count * (WAKE_COUNT - 1)),
     )
 

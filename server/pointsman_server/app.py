@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -55,6 +56,9 @@ from pointsman_server.runtime.summary import RuntimeStateError
 from pointsman_server.runtime.tracker import RuntimeTracker
 from pointsman_server.runtime_state import read_state, write_state
 from pointsman_server.simulation import simulated_config
+from pointsman_server.telemetry.loop_reading import read_in_loop
+from pointsman_server.telemetry.metrics import ServerState
+from pointsman_server.telemetry.scrape import ScrapeServer
 from pointsman_server.telemetry.setup import Telemetry, TelemetrySettings, configure_telemetry
 from pointsman_server.watch import Watch
 from pointsman_server.world import ServedRouter, World
@@ -121,13 +125,7 @@ class Application:
         self._artifacts = renewed_artifacts(artifact_paths(config), {})
         _check_scores(config, self._artifacts)
         self._reloading = asyncio.Lock()
-        self._telemetry = telemetry or configure_telemetry(
-            TelemetrySettings(
-                otlp_endpoint=config.telemetry.otlp_endpoint,
-                sample_ratio=config.telemetry.sample_ratio,
-                service_name=config.telemetry.service_name,
-            )
-        )
+        self._telemetry = telemetry or configure_telemetry(_telemetry_settings(config))
         self._saving: asyncio.Task[None] | None = None
         self._logging: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
@@ -169,6 +167,9 @@ class Application:
         self._health = health.aio.HealthServicer()
         self.port = 0
         """The TCP port it listens on, once started."""
+        self.metrics_port = 0
+        """The TCP port on which Prometheus finds the metrics, once started; 0 where it finds none."""
+        self._scrapes = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         settings = self._config.server
@@ -177,6 +178,7 @@ class Application:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = _bind(self._server, settings)
+        await self._open_metrics()
         await self._server.start()
         if settings.runtime_state_file is not None:
             self._saving = asyncio.create_task(
@@ -219,7 +221,31 @@ class Application:
         if self._log is not None and self._logging is not None:
             self._log.close()
             await asyncio.gather(self._logging, return_exceptions=True)
+        await self._scrapes.aclose()
         await asyncio.to_thread(self._telemetry.shutdown)
+
+    async def _open_metrics(self) -> None:
+        """Lets metrics be read, and what the server is doing with them."""
+        loop = asyncio.get_running_loop()
+        self._telemetry.metrics.watch(lambda: read_in_loop(loop, self._state))
+        listen = self._config.telemetry.prometheus_listen
+        if listen is None:
+            return
+        host, _, port = listen.rpartition(":")
+        scrapes = ScrapeServer(host.strip("[]"), int(port), self._telemetry.collect)
+        try:
+            await self._scrapes.enter_async_context(scrapes)
+        except OSError:
+            raise _cannot_listen("telemetry.prometheus_listen", listen) from None
+        self.metrics_port = scrapes.port
+        logger.info("metrics are on http://%s:%d/metrics", host, self.metrics_port)
+
+    def _state(self) -> ServerState:
+        return ServerState(
+            request_count=self._guard.in_flight_count,
+            endpoint_names=tuple(self.router.world.catalog.by_name),
+            snapshot=self.router.tracker.snapshot(self._chance.clock_s()),
+        )
 
     def _opened_log(self, settings: DecisionLogSettings) -> DecisionLog:
         """The decision log, in a directory that can be written to.
@@ -424,8 +450,31 @@ def _bind(server: grpc.aio.Server, settings: ServerSettings) -> int:
             return server.add_insecure_port(settings.listen)
         return server.add_secure_port(settings.listen, credentials)
     except RuntimeError:
-        description = f"can't listen on {settings.listen}: the port is taken, or the address is not of this machine"
-        raise ConfigError("the configuration", (FieldViolation("server.listen", description),)) from None
+        raise _cannot_listen("server.listen", settings.listen) from None
+
+
+def _telemetry_settings(config: Config) -> TelemetrySettings:
+    return TelemetrySettings(
+        otlp_endpoint=config.telemetry.otlp_endpoint,
+        sends_metrics=config.telemetry.otlp_metrics,
+        sample_ratio=config.telemetry.sample_ratio,
+        service_name=config.telemetry.service_name,
+        service_version=_own_version(),
+        is_scraped=config.telemetry.prometheus_listen is not None,
+    )
+
+
+def _own_version() -> str:
+    """Of the installed distribution; empty where it runs from its sources."""
+    try:
+        return version("pointsman")
+    except PackageNotFoundError:
+        return ""
+
+
+def _cannot_listen(field: str, address: str) -> ConfigError:
+    description = f"can't listen on {address}: the port is taken, or the address is not of this machine"
+    return ConfigError("the configuration", (FieldViolation(field, description),))
 
 
 def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:

@@ -26,6 +26,7 @@ from pointsman_server.errors import (
     DeadlineExceededError,
     UpstreamDisconnectedError,
     UpstreamError,
+    UpstreamStatusError,
     UpstreamTimeoutError,
 )
 from pointsman_server.execution.patience import patience_s
@@ -35,9 +36,13 @@ from pointsman_server.runtime.tracker import Attempt as TrackedAttempt
 from pointsman_server.runtime.tracker import RuntimeTracker
 from pointsman_server.telemetry.metrics import Metrics
 from pointsman_server.telemetry.names import ERROR_TYPE_CANCELLED
+from pointsman_server.telemetry.regret import Seen
 from pointsman_server.telemetry.spans import AttemptSpan, RequestSpan
 
 Delta = TextDelta | ReasoningDelta | ToolCallDelta
+
+HTTP_OK = 200
+"""The only status that an answer comes with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +115,14 @@ class Attempt:
         self.first_delta_s: float | None = None
         self.has_lost = False
         """Another attempt has won; set by who ends this one for that. What this one was asked counts as read."""
+        self._was_left = False
+        """Nobody waits for it any longer, though the provider may be at work: what it was asked counts as read."""
         self._last_delta_s = 0.0
         self._longest_pause_s = 0.0
         self._patience_s = plan.stall_s
         self._usage = Usage()
+        self._http_status: int | None = None
+        """Of a refusal."""
         self._tracker = tracker
         self._metrics = metrics
         self._traffic = traffic
@@ -155,13 +164,18 @@ class Attempt:
         except UpstreamError as error:
             if isinstance(error, UpstreamTimeoutError) and self._remaining_s() == 0.0:
                 # The caller's time was up, which says nothing against the endpoint.
+                self._was_left = True
                 raise DeadlineExceededError(delta_count=self.delta_count) from None
+            if isinstance(error, UpstreamStatusError):
+                self._http_status = error.http_status
             track.fail(error.kind, retry_after_s=error.retry_after_s, now_s=self._clock_s())
             error_type = error.kind.value
+            self._was_left = isinstance(error, UpstreamTimeoutError)
             raise
         finally:
             alarm.close()
             if error_type == ERROR_TYPE_CANCELLED:
+                self._was_left = True
                 track.cancel(self._clock_s())
             self._tell(span, error_type)
 
@@ -195,18 +209,35 @@ class Attempt:
         ttft_s = None if self.first_delta_s is None else self.first_delta_s - self.started_s
         used = self.usage() if self.has_used_tokens else None
         usage = Usage() if used is None else used.usage
-        span.end(error_type=error_type, usage=usage, finished=self.finished, ttft_s=ttft_s)
+        cost_usd = None if used is None else used.cost_usd
+        endpoint, gap_s = self.plan.entry.endpoint, self._inter_token_latency_s(usage)
+        has_answer = self.first_delta_s is not None or self.finished is not None
+        span.end(
+            error_type=error_type,
+            http_status=HTTP_OK if has_answer else self._http_status,
+            usage=usage,
+            cost_usd=cost_usd,
+            finished=self.finished,
+            ttft_s=ttft_s,
+        )
         if ttft_s is not None:
-            self._metrics.first_token(self.plan.entry.endpoint, ttft_s=ttft_s)
+            self._metrics.first_token(endpoint, ttft_s=ttft_s, example=span.recorded)
         if self.plan.decision is not None and used is not None:
             self._traffic.add(token_count(used.usage), now_s=self._clock_s())
-            if used.cost_usd is not None:
-                self._metrics.spent(self.plan.decision, cost_usd=used.cost_usd)
+            self._metrics.spent(self.plan.decision, endpoint, usage=usage, cost_usd=used.cost_usd)
+            if error_type is None:
+                seen = Seen(
+                    cost_usd=used.cost_usd,
+                    ttft_s=ttft_s,
+                    inter_token_latency_s=gap_s,
+                    duration_s=self._clock_s() - self.started_s,
+                )
+                self._metrics.answered(self.plan.decision, endpoint, seen)
         self._metrics.attempted(
-            self.plan.entry.endpoint,
+            endpoint,
             usage=usage,
-            cost_usd=None if used is None else used.cost_usd,
-            inter_token_latency_s=self._inter_token_latency_s(usage),
+            cost_usd=cost_usd,
+            inter_token_latency_s=gap_s,
             error_type=None if error_type == ERROR_TYPE_CANCELLED else error_type,
         )
 
@@ -222,9 +253,10 @@ class Attempt:
         return AttemptFailure(self.plan.number, self.endpoint_name, error.kind, str(error), duration_s)
 
     def usage(self) -> UsageCounted:
-        """What the attempt has used so far: by the provider's count, or by our estimate where it gave none."""
+        """What the attempt has used so far: by the provider's count, or by our estimate where it gave none. As long as
+        the answer has not ended, what the provider has counted is not the whole of it."""
         reported = self._usage
-        estimated = reported.input_token_count is None or reported.output_token_count is None
+        is_counted = reported.input_token_count is not None and reported.output_token_count is not None
         usage = Usage(
             input_token_count=(
                 self.plan.facts.input_token_count if reported.input_token_count is None else reported.input_token_count
@@ -236,6 +268,7 @@ class Attempt:
             ),
             cached_input_token_count=reported.cached_input_token_count,
             reasoning_token_count=reported.reasoning_token_count,
+            cache_write_input_token_count=reported.cache_write_input_token_count,
         )
         assert usage.input_token_count is not None, "counted or estimated"
         assert usage.output_token_count is not None, "counted or estimated"
@@ -244,18 +277,22 @@ class Attempt:
             input_token_count=usage.input_token_count,
             output_token_count=usage.output_token_count,
             cached_input_token_count=usage.cached_input_token_count or 0,
+            cache_write_input_token_count=usage.cache_write_input_token_count or 0,
         )
+        estimated = not is_counted or self.finished is None
         return UsageCounted(self.plan.number, self.endpoint_name, usage, cost, estimated)
 
     @property
     def has_used_tokens(self) -> bool:
         """Whether the provider counted any tokens, or any of its answer arrived, or it was left while it read."""
-        return self.delta_count > 0 or self.has_lost or self._usage != Usage()
+        return self.delta_count > 0 or self.has_lost or self._was_left or self._usage != Usage()
 
     def _call(self, headers: tuple[tuple[str, str], ...], track: TrackedAttempt) -> UpstreamCall:
         return UpstreamCall(
             upstream_model=self.plan.entry.upstream_model,
             conversation=self.plan.conversation,
+            output_token_count_max=self.plan.entry.endpoint.output_token_count_max,
+            reasoning_control=self.plan.entry.reasoning_control,
             stream=self.plan.entry.stream,
             headers=headers,
             timeout_s=self._remaining_s(),

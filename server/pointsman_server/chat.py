@@ -59,6 +59,8 @@ class ToolCall:
     name: str
     arguments_json: str
     """The arguments as the model wrote them: JSON by convention, not by guarantee."""
+    signature: str | None = field(default=None, repr=False)
+    """See `ToolCallDelta.signature`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,15 @@ class ReasoningEffort(StrEnum):
     HIGH = "high"
 
 
+class ReasoningControl(StrEnum):
+    """How a model wants to be told how long to think, where its API knows two ways."""
+
+    EFFORT = "effort"
+    """By a word, as newer models want it."""
+    BUDGET = "budget"
+    """By a number of tokens."""
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
     """How the answer is drawn. None means: not sent, the provider's own default holds."""
@@ -182,6 +193,8 @@ class Usage:
     """The part of `input_token_count` that was read from the provider's prompt cache."""
     reasoning_token_count: int | None = None
     """The part of `output_token_count` that was spent on reasoning."""
+    cache_write_input_token_count: int | None = None
+    """The part of `input_token_count` that was written to the provider's prompt cache, which some charge extra for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +219,9 @@ class ToolCallDelta:
     id: str | None = None
     name: str | None = None
     arguments_json_fragment: str = field(default="", repr=False)
+    signature: str | None = field(default=None, repr=False)
+    """What the provider wants back with this call in later turns, such as the reasoning that led to it; on the first
+    piece. It starts with the name of the wire format that can read it; every other one leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)

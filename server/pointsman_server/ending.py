@@ -90,6 +90,7 @@ def _attempts_of(account: Account) -> tuple[LoggedAttempt, ...]:
                 failure=None if failure is None else failure.kind,
                 input_token_count=None if used is None else used.usage.input_token_count,
                 output_token_count=None if used is None else used.usage.output_token_count,
+                cached_input_token_count=None if used is None else used.usage.cached_input_token_count,
                 cost_usd=None if used is None else used.cost_usd,
             )
         )

@@ -105,6 +105,9 @@ class Errand:
                 account.is_budget_spent = True
                 organs.metrics.failover_refused()
                 return
+            if account.failures:
+                failed = account.failures[-1]
+                organs.metrics.failed_over(failed.endpoint_name, error_type=failed.kind.value)
             yield self._race(turn, grant)
 
     def _race(self, turn: Turn, grant: RetryGrant | None) -> Race:

@@ -15,6 +15,7 @@
     |  +- UpstreamStatusError       the provider answered with an error status
     |  +- UpstreamProtocolError     the answer is not what the protocol says
     |  +- UpstreamDisconnectedError the answer broke off
+    |  +- UpstreamUnsupportedError  the provider can't do what is asked, so it was not called
     +- DeadlineExceededError        the caller's deadline passed, or leaves no time for an attempt
     +- AttemptsExhaustedError       every attempt failed before the stream was committed
     +- StreamBrokenError            an attempt failed after text had been sent
@@ -156,11 +157,18 @@ class UpstreamTimeoutError(UpstreamError):
 class UpstreamStatusError(UpstreamError):
     """The provider answered with an error status."""
 
-    def __init__(self, http_status: int, *, retry_after_s: float | None = None, detail: str = "") -> None:
+    def __init__(
+        self,
+        http_status: int,
+        *,
+        retry_after_s: float | None = None,
+        detail: str = "",
+        kind: UpstreamErrorKind | None = None,
+    ) -> None:
         self.http_status = http_status
         suffix = f" ({detail})" if detail else ""
         super().__init__(
-            kind_of_status(http_status),
+            kind_of_status(http_status) if kind is None else kind,
             f"the provider answered HTTP {http_status}{suffix}",
             retry_after_s=retry_after_s,
         )
@@ -189,6 +197,14 @@ class UpstreamDisconnectedError(UpstreamError):
 
     def __init__(self, message: str) -> None:
         super().__init__(UpstreamErrorKind.DISCONNECTED, message)
+
+
+class UpstreamUnsupportedError(UpstreamError):
+    """The provider's API has no way to say what the request asks for. Nothing was sent: leaving it out would change what
+    is asked."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(UpstreamErrorKind.REJECTED, f"the provider's API can't be asked for {what}")
 
 
 class DeadlineExceededError(PointsmanError):

@@ -22,6 +22,8 @@ class RememberedDecision:
     """Pointsman made the call itself, so what the caller saw of its latency is known already."""
     beginnings: Beginnings
     """Of the conversation, which whoever answers it has read."""
+    predicted_quality: float | None = None
+    """Of the chosen endpoint, 0..1; None when nothing was predicted."""
 
 
 class DecisionMemory:

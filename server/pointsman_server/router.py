@@ -16,7 +16,6 @@ from pointsman_server.decision.assignment import assign
 from pointsman_server.decision.choice import uniform
 from pointsman_server.decision.decide import decide
 from pointsman_server.decision.facts import request_facts
-from pointsman_server.decision.resolve import effective_router_string
 from pointsman_server.decision.router_string import RouterAlternative, RouterString
 from pointsman_server.decision.types import (
     Candidate,
@@ -183,12 +182,15 @@ class Router:
             assigned = assign(request.asked, world.named_routers, key=request.assignment_key, seed=seed)
             router = world.routers[assigned.router_name]
             asked = world.resolve(request.asked, request.overlay, assigned)
-            facts, text = request_facts(request.conversation), prompt_text(request.conversation)
-            beginnings = beginnings_of(request.conversation, facts, conversation_id=request.conversation_id)
+            with routing.phase("features"):
+                facts, text = request_facts(request.conversation), prompt_text(request.conversation)
+                beginnings = beginnings_of(request.conversation, facts, conversation_id=request.conversation_id)
             with routing.phase("predict_quality"):
                 qualities = world.predict(router.router.name, text)
             with routing.phase("snapshot"):
-                snapshot = self.tracker.snapshot(self._clock_s())
+                now_s = self._clock_s()
+                snapshot = self.tracker.snapshot(now_s)
+                cached_counts = self.prompt_caches.expected(beginnings, world.catalog.endpoints, now_s=now_s)
             given = DecisionInput(
                 decision_id=self._new_decision_id(),
                 facts=facts,
@@ -203,37 +205,24 @@ class Router:
                 quality_artifact=router.quality_artifact,
                 assignment=assigned,
                 risk_table=router.quality.risk_table,
-                cached_input_token_counts=self.prompt_caches.expected(
-                    beginnings, world.catalog.endpoints, now_s=self._clock_s()
-                ),
+                cached_input_token_counts=cached_counts,
             )
             with routing.phase("decide"):
                 decision = decide(given)
             shadows = shadow_decisions(given, world, asked=request.asked, overlay=request.overlay, text=text)
             routing.decided(decision, shadows)
-        self._metrics.decided(decision, shadows, duration_s=self._clock_s() - started_s)
-        if self._log is not None:
-            self._log.decided(
-                given,
-                decision,
-                asked=request.asked,
-                overlay=request.overlay,
-                served=served,
-                caller_seeded=request.seed is not None,
-                world=world,
-                text=text,
-            )
+        duration_s = self._clock_s() - started_s
+        self._metrics.decided(decision, shadows, duration_s=duration_s, phases=routing.phases, example=routing.recorded)
+        self._log_decision(given, decision, request, served=served, world=world, text=text)
         if decision.chosen is None:
             raise unroutable(decision)
         self._remember(decision, decision.chosen, facts, beginnings, served=served)
-        as_it_is = asked.alternatives == router.router.alternatives
-        router_text = router.text if as_it_is else str(effective_router_string(asked.alternatives))
         return Decided(
             decision=decision,
             facts=facts,
             snapshot=snapshot,
             served=router,
-            router_text=router_text,
+            router_text=router.text_of(asked.alternatives),
             world=world,
             beginnings=beginnings,
             shadows=shadows,
@@ -288,6 +277,29 @@ class Router:
                 is_budget_spent=account.is_budget_spent,
             )
 
+    def _log_decision(
+        self,
+        given: DecisionInput,
+        decision: Decision,
+        request: RoutingRequest,
+        *,
+        served: bool,
+        world: World,
+        text: str,
+    ) -> None:
+        """Hands the decision to the log, if there is one."""
+        if self._log is not None:
+            self._log.decided(
+                given,
+                decision,
+                asked=request.asked,
+                overlay=request.overlay,
+                served=served,
+                caller_seeded=request.seed is not None,
+                world=world,
+                text=text,
+            )
+
     def _note_read(self, winner: Attempt, beginnings: Beginnings) -> None:
         cached = winner.usage().usage.cached_input_token_count
         self.prompt_caches.read(winner.endpoint_name, beginnings, cached_token_count=cached, now_s=self._clock_s())
@@ -301,6 +313,7 @@ class Router:
             split_name=decision.assignment.split_name,
             input_token_count=facts.input_token_count,
             served=served,
+            predicted_quality=None if chosen.quality is None else chosen.quality.mean,
             beginnings=beginnings.to_remember,
         )
         self._memory.remember(decision.decision_id, remembered)
@@ -324,6 +337,9 @@ class Router:
             endpoint_name=endpoint_name,
             router_name=remembered.router_name,
             split_name=remembered.split_name,
+            predicted_quality=(
+                remembered.predicted_quality if endpoint_name == remembered.chosen_endpoint_name else None
+            ),
         )
         if self._log is not None:
             self._log.add(_logged(outcome, endpoint_name=endpoint_name, now_unix_s=self._log.now_unix_s()))

@@ -9,9 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pointsman_server.catalog.catalog import Catalog
-from pointsman_server.decision.resolve import KnownNames, NamedRouter, ResolvedRouting, resolve, with_stand_in
+from pointsman_server.decision.resolve import (
+    KnownNames,
+    NamedRouter,
+    ResolvedRouting,
+    effective_router_string,
+    resolve,
+    with_stand_in,
+)
 from pointsman_server.decision.router_string import RouterAlternative, RouterString
-from pointsman_server.decision.types import Assignment, QualityPrediction
+from pointsman_server.decision.types import Assignment, Policy, QualityPrediction
 from pointsman_server.providers.base import ChatProvider
 from pointsman_server.quality.model import QualityModel
 
@@ -30,6 +37,10 @@ class ServedRouter:
     """Why a newer artifact in the place of that one is not used. Empty: there is none."""
     text: str
     """The router as text, for the requests that ask for it as it is."""
+
+    def text_of(self, alternatives: tuple[Policy, ...]) -> str:
+        """What is decided by, in full, where these alternatives are: the router's own, or a caller's wishes in them."""
+        return self.text if alternatives == self.router.alternatives else str(effective_router_string(alternatives))
 
 
 @dataclass(frozen=True, slots=True)

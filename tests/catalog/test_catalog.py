@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pointsman_server.catalog.catalog import Catalog, CatalogEntry
-from pointsman_server.decision.types import Capability, Endpoint
+from pointsman_server.chat import ReasoningControl
+from pointsman_server.decision.types import Capability, Endpoint, RequestFeature
 
 
 def entry(model: str, provider: str, price: float | None = None) -> CatalogEntry:
@@ -54,14 +55,17 @@ def test_every_fact_is_in_the_version() -> None:
         replace(base.endpoint, input_price_usd_per_mtok=1.0),
         replace(base.endpoint, output_price_usd_per_mtok=1.0),
         replace(base.endpoint, cached_input_price_usd_per_mtok=1.0),
+        replace(base.endpoint, cache_write_price_usd_per_mtok=1.0),
         replace(base.endpoint, context_token_count_max=1),
         replace(base.endpoint, output_token_count_max=1),
         replace(base.endpoint, capabilities=frozenset({Capability.TOOLS})),
         replace(base.endpoint, labels=frozenset({("region", "eu")})),
+        replace(base.endpoint, lacks=frozenset({RequestFeature.SEED})),
     ]
     entries = [
         replace(base, upstream_model="b"),
         replace(base, quality_model="b"),
+        replace(base, reasoning_control=ReasoningControl.BUDGET),
         replace(base, stream=False),
         replace(base, benchmark_scores=(("mmlu_pro", 0.7),)),
     ]

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pointsman_server.catalog.catalog import CatalogEntry
 from pointsman_server.catalog.importer import ImportResult, Skipped, import_litellm_prices
+from pointsman_server.chat import ReasoningControl
 from pointsman_server.config import Config, parse_config
-from pointsman_server.decision.types import Capability, Endpoint
+from pointsman_server.decision.types import Capability, Endpoint, RequestFeature
 from pointsman_server.errors import ConfigError
+from pointsman_server.providers import anthropic_wire
+from pointsman_server.providers.dialects import DIALECTS
 
 PRICES: dict[str, object] = {
     "sample_spec": {"mode": "one of: chat, embedding", "litellm_provider": "one of the providers"},
@@ -39,13 +42,28 @@ PRICES: dict[str, object] = {
     },
     "deepinfra/vendor/Open-7B-Instruct": {"litellm_provider": "deepinfra", "mode": "chat", "max_output_tokens": 4096.0},
     "fireworks_ai/accounts/fireworks/models/open-3p1": {"litellm_provider": "fireworks_ai", "mode": "chat"},
-    "tall-1": {"litellm_provider": "anthropic", "mode": "chat", "supports_vision": True, "supports_response_schema": 1},
-    "long-1": {"litellm_provider": "anthropic", "mode": "chat", "supports_response_schema": True},
+    "tall-1": {
+        "litellm_provider": "anthropic",
+        "mode": "chat",
+        "max_output_tokens": 100,
+        "supports_vision": True,
+        "supports_response_schema": 1,
+    },
+    "long-1": {
+        "litellm_provider": "anthropic",
+        "mode": "chat",
+        "max_output_tokens": 100,
+        "supports_response_schema": True,
+    },
+    "vague-1": {"litellm_provider": "anthropic", "mode": "chat"},
     "groq/whisper": {"litellm_provider": "groq", "mode": "audio_transcription"},
     "groq/embed-1": {"litellm_provider": "groq", "mode": "embedding"},
     "groq/embed-2": {"litellm_provider": "groq", "mode": "embedding"},
     "cloudy/model": {"litellm_provider": "bedrock", "mode": "chat"},
 }
+
+
+CLAUDE_LACKS = anthropic_wire.LACKS | {RequestFeature.LATE_SYSTEM_TURNS}
 
 
 def import_prices(content: object, providers: frozenset[str] | None = None) -> ImportResult:
@@ -70,7 +88,16 @@ def test_every_fact_is_taken_over() -> None:
     result = import_prices(PRICES)
     assert result.endpoint_count == 6
     expected = [
-        (Endpoint("long-1", "anthropic"), "long-1"),
+        (
+            Endpoint(
+                "long-1",
+                "anthropic",
+                output_token_count_max=100,
+                capabilities=frozenset({Capability.JSON_SCHEMA}),
+                lacks=CLAUDE_LACKS,
+            ),
+            "long-1",
+        ),
         (
             Endpoint("open-3.1", "fireworks"),
             "accounts/fireworks/models/open-3p1",
@@ -80,7 +107,14 @@ def test_every_fact_is_taken_over() -> None:
             "vendor/Open-7B-Instruct",
         ),
         (
-            Endpoint("open-7b-instruct", "together", 0.2, 0.2, context_token_count_max=8192),
+            Endpoint(
+                "open-7b-instruct",
+                "together",
+                0.2,
+                0.2,
+                context_token_count_max=8192,
+                lacks=DIALECTS["together"].lacks,
+            ),
             "vendor/Open-7B-Instruct",
         ),
         (
@@ -93,10 +127,20 @@ def test_every_fact_is_taken_over() -> None:
                 context_token_count_max=128_000,
                 output_token_count_max=16_384,
                 capabilities=frozenset(Capability),
+                lacks=DIALECTS["openai"].lacks,
             ),
             "small-1",
         ),
-        (Endpoint("tall-1", "anthropic", capabilities=frozenset({Capability.IMAGE_INPUT})), "tall-1"),
+        (
+            Endpoint(
+                "tall-1",
+                "anthropic",
+                output_token_count_max=100,
+                capabilities=frozenset({Capability.IMAGE_INPUT}),
+                lacks=CLAUDE_LACKS,
+            ),
+            "tall-1",
+        ),
     ]
     assert parse(result).catalog.entries == tuple(
         CatalogEntry(endpoint=endpoint, upstream_model=upstream_model, quality_model=endpoint.model)
@@ -108,15 +152,62 @@ def test_what_is_left_out_is_counted_with_its_reason() -> None:
     """Each model that is not taken over stands under a reason, the most frequent reason first."""
     assert import_prices(PRICES).skipped == (
         Skipped("mode is embedding, not chat", ("groq/embed-1", "groq/embed-2")),
+        Skipped("longest answer is not told, which Anthropic's API wants to know", ("vague-1",)),
         Skipped("mode is audio_transcription, not chat", ("groq/whisper",)),
-        Skipped("no OpenAI-compatible address is known for the provider bedrock", ("cloudy/model",)),
+        Skipped("no address is known for the provider bedrock", ("cloudy/model",)),
     )
 
 
 def test_providers_come_with_their_address_and_key() -> None:
     """The imported file declares the providers that it uses, and no other."""
     assert set(parse(import_prices(PRICES)).providers) == {"anthropic", "deepinfra", "fireworks", "openai", "together"}
-    assert parse(import_prices(model_of({}))).providers["openai"].max_tokens_field == "max_completion_tokens"
+    assert parse(import_prices(model_of({}))).providers["openai"].dialect == DIALECTS["openai"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "lacks"),
+    [
+        ({}, set()),
+        ({"supports_sampling_params": True}, set()),
+        (
+            {"supports_sampling_params": False},
+            {RequestFeature.TEMPERATURE, RequestFeature.TOP_P, RequestFeature.TOP_K},
+        ),
+        ({"supports_forced_tool_use": False}, {RequestFeature.FORCED_TOOL_CALL}),
+        ({"supports_minimal_reasoning_effort": False}, {RequestFeature.MINIMAL_REASONING}),
+        ({"supports_minimal_reasoning_effort": None}, set()),
+    ],
+)
+def test_what_a_model_cannot_do_is_taken_over(facts: dict[str, object], lacks: set[RequestFeature]) -> None:
+    """A flag that is false is something that the endpoint lacks; one that is absent says nothing."""
+    (endpoint,) = parse(import_prices(model_of(facts))).catalog.endpoints
+    assert endpoint.lacks == DIALECTS["openai"].lacks | lacks
+
+
+@pytest.mark.parametrize(("price", "expected"), [(1.25e-06, 1.25), (0.0, None), (None, None)])
+def test_a_cache_that_is_written_to_for_nothing_has_no_price(price: float | None, expected: float | None) -> None:
+    """Zero is how the file writes that writing costs nothing beside the input."""
+    (endpoint,) = parse(import_prices(model_of({"cache_creation_input_token_cost": price}))).catalog.endpoints
+    assert endpoint.cache_write_price_usd_per_mtok == expected
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "facts", "expected"),
+    [
+        ("anthropic", "m", {}, ReasoningControl.BUDGET),
+        ("anthropic", "m", {"supports_adaptive_thinking": True}, ReasoningControl.EFFORT),
+        ("gemini", "gemini/gemini-2.5-pro", {}, ReasoningControl.BUDGET),
+        ("gemini", "gemini/gemini-3-pro", {}, ReasoningControl.EFFORT),
+        ("openai", "m", {}, ReasoningControl.EFFORT),
+    ],
+)
+def test_models_that_are_told_a_number_of_thoughts_are_known(
+    provider: str, model: str, facts: dict[str, object], expected: ReasoningControl
+) -> None:
+    """Anthropic's before adaptive thinking, and the second generation of Google's."""
+    usual = {"litellm_provider": provider, "mode": "chat", "supports_reasoning": True, "max_output_tokens": 7}
+    (entry,) = parse(import_prices({model: usual | facts})).catalog.entries
+    assert entry.reasoning_control is expected
 
 
 @pytest.mark.parametrize("name", ["together", "together_ai"])
@@ -124,7 +215,7 @@ def test_only_the_providers_that_were_asked_for_are_taken(name: str) -> None:
     """A provider may be asked for by our name or by the file's; the others are counted as not asked for."""
     result = import_prices(PRICES, providers=frozenset({name}))
     assert parse(result).catalog.providers == {"together"}
-    assert ("provider was not asked for", 6) in [(skipped.reason, len(skipped.models)) for skipped in result.skipped]
+    assert ("provider was not asked for", 7) in [(skipped.reason, len(skipped.models)) for skipped in result.skipped]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +230,7 @@ def test_only_the_providers_that_were_asked_for_are_taken(name: str) -> None:
         ({"input_cost_per_token": True}, "price is not a number"),
         ({"mode": None}, "mode is unknown, not chat"),
         ({"mode": "a\nb"}, "mode is unknown, not chat"),
-        ({"litellm_provider": ["openai"]}, "no OpenAI-compatible address is known for the provider unknown"),
+        ({"litellm_provider": ["openai"]}, "no address is known for the provider unknown"),
     ],
 )
 def test_a_wrong_value_costs_one_model_and_says_why(facts: dict[str, object], reason: str) -> None:
@@ -189,14 +280,14 @@ def test_a_limit_in_words_is_unknown() -> None:
         [entry] = parse(
             import_prices(model_of({"max_input_tokens": value, "max_output_tokens": value}))
         ).catalog.entries
-        assert entry.endpoint == Endpoint("m", "openai")
+        assert entry.endpoint == Endpoint("m", "openai", lacks=DIALECTS["openai"].lacks)
 
 
 def test_an_answer_longer_than_the_context_is_unknown() -> None:
     """A limit on the answer beyond the context says nothing and is left out."""
     facts: dict[str, object] = {"max_input_tokens": 1000, "max_output_tokens": 2000}
     [entry] = parse(import_prices(model_of(facts))).catalog.entries
-    assert entry.endpoint == Endpoint("m", "openai", context_token_count_max=1000)
+    assert entry.endpoint == Endpoint("m", "openai", context_token_count_max=1000, lacks=DIALECTS["openai"].lacks)
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,26 @@ def test_open_models_are_at_several_providers_under_one_name() -> None:
 
 
 def test_a_capability_that_the_api_drops_is_not_promised() -> None:
-    """Anthropic's OpenAI-compatible API ignores the response format, so no endpoint there promises JSON."""
+    """Anthropic's API has no way to ask for just any JSON, so no endpoint there promises it; a schema it follows."""
     for endpoint in whole_catalog().catalog.endpoints:
         if endpoint.provider == "anthropic":
-            assert not endpoint.capabilities & {Capability.JSON_OBJECT, Capability.JSON_SCHEMA}, endpoint.name
+            assert Capability.JSON_OBJECT not in endpoint.capabilities, endpoint.name
+            assert Capability.JSON_SCHEMA in endpoint.capabilities, endpoint.name
+
+
+def test_providers_with_an_api_of_their_own_are_called_by_it() -> None:
+    """Anthropic and Google by theirs, all others by OpenAI's."""
+    adapters = whole_catalog().adapters
+    assert adapters.keys() == DOCUMENT["providers"].keys()
+    own = {name: adapter for name, adapter in adapters.items() if adapter != "openai_compatible"}
+    assert own == {"anthropic": "anthropic", "gemini": "gemini"}
+
+
+def test_what_is_written_to_a_cache_costs_no_less_than_input() -> None:
+    """Where the price of writing is known it is that of the input, or more."""
+    for endpoint in whole_catalog().catalog.endpoints:
+        write_price, input_price = endpoint.cache_write_price_usd_per_mtok, endpoint.input_price_usd_per_mtok
+        assert write_price is None or input_price is None or input_price <= write_price, endpoint.name
 
 
 def test_every_provider_is_called_over_tls() -> None:

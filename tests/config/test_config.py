@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pointsman_server.catalog.catalog import CatalogEntry
+from pointsman_server.chat import ReasoningControl
 from pointsman_server.config import (
     Config,
     RouterSettings,
@@ -21,11 +22,14 @@ from pointsman_server.config import (
     parse_config,
 )
 from pointsman_server.decision.router_string import parse_router_string
-from pointsman_server.decision.types import Arm, Capability, Endpoint, Exploration
+from pointsman_server.decision.types import Arm, Capability, Endpoint, Exploration, RequestFeature
 from pointsman_server.decision_log.settings import DecisionLogSettings
 from pointsman_server.errors import ConfigError
 from pointsman_server.execution.probing import ProbeSettings
+from pointsman_server.providers import anthropic_wire
 from pointsman_server.providers.base import ProviderSettings, Secret
+from pointsman_server.providers.dialects import DIALECTS
+from pointsman_server.providers.traits import AdapterTraits
 
 ROOT = Path(__file__).parents[2]
 LOCAL = '[providers.local]\nbase_url = "http://127.0.0.1:8000/v1"\n'
@@ -92,7 +96,10 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         api_key_env = "LOCAL_KEY"
         headers = { X-Title = "mine" }
         headers_env = { X-Team-Key = "TEAM_KEY" }
+        dialect = "azure"
+        api_version = "2024-10-21"
         max_tokens_field = "max_completion_tokens"
+        caches_prompts = true
         connect_timeout_s = 1
         idle_timeout_s = 2.5
         whole_answer_timeout_s = 3
@@ -107,9 +114,12 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         input_price_usd_per_mtok = 1
         output_price_usd_per_mtok = 2.5
         cached_input_price_usd_per_mtok = 0.0
+        cache_write_price_usd_per_mtok = 1.25
         context_token_count_max = 1_000
         output_token_count_max = 1_000
         capabilities = ["tools", "reasoning"]
+        lacks = ["seed"]
+        reasoning_control = "budget"
         labels = { region = "ch" }
         stream = false
         [routers.r]
@@ -128,7 +138,9 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         [routers.second]
     """)
     environment = {"CLIENT_KEYS": " one, two ,", "LOCAL_KEY": "key\n", "TEAM_KEY": "team"}
-    config = load_config(path, environment, adapters=frozenset({"other"}))
+    config = load_config(
+        path, environment, adapters={"other": AdapterTraits(has_dialects=True, caches_when_asked=True)}
+    )
     assert config.server == ServerSettings(
         listen="[::1]:0",
         request_count_max=7,
@@ -161,7 +173,10 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
             base_url="https://a.example/v1",
             api_key=Secret("key"),
             headers=(("X-Title", Secret("mine")), ("X-Team-Key", Secret("team"))),
+            dialect=DIALECTS["azure"],
+            api_version="2024-10-21",
             max_tokens_field="max_completion_tokens",
+            caches_prompts=True,
             connect_timeout_s=1.0,
             idle_timeout_s=2.5,
             whole_answer_timeout_s=3.0,
@@ -178,13 +193,16 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
                 input_price_usd_per_mtok=1.0,
                 output_price_usd_per_mtok=2.5,
                 cached_input_price_usd_per_mtok=0.0,
+                cache_write_price_usd_per_mtok=1.25,
                 context_token_count_max=1000,
                 output_token_count_max=1000,
                 capabilities=frozenset({Capability.TOOLS, Capability.REASONING}),
                 labels=frozenset({("region", "ch"), ("retention", "none")}),
+                lacks=DIALECTS["azure"].lacks | {RequestFeature.SEED},
             ),
             upstream_model="@cf/Alpha-1",
             quality_model="alpha-1",
+            reasoning_control=ReasoningControl.BUDGET,
             stream=False,
         ),
     )
@@ -197,6 +215,37 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         split=(Arm("second", 0.25), Arm("default", 0.75)),
         shadows=("default", "second"),
     )
+
+
+def test_what_a_wire_format_cannot_say_its_endpoints_lack() -> None:
+    """Endpoints of a provider get what its adapter and its dialect lack, beside what they lack themselves."""
+    config = parse("""
+        [providers.claude]
+        adapter = "anthropic"
+        base_url = "http://a"
+        [[endpoints]]
+        model = "one"
+        provider = "claude"
+        output_token_count_max = 10
+        lacks = ["top_k"]
+        [providers.fast]
+        dialect = "groq"
+        base_url = "http://b"
+        [[endpoints]]
+        model = "one"
+        provider = "fast"
+        [providers.mine]
+        base_url = "http://c"
+        [[endpoints]]
+        model = "one"
+        provider = "mine"
+    """)
+    lacks = {endpoint.provider: endpoint.lacks for endpoint in config.catalog.endpoints}
+    assert lacks == {
+        "claude": anthropic_wire.LACKS | {RequestFeature.TOP_K},
+        "fast": DIALECTS["groq"].lacks,
+        "mine": frozenset(),
+    }
 
 
 def test_probes_are_opt_in() -> None:
@@ -401,6 +450,7 @@ def test_the_documentation_names_every_key() -> None:
         assert rows[key].strip("`") == str(log[key]).lower()
     entry_keys = {field.name for field in dataclasses.fields(Endpoint)} - {"name"}
     provider_keys = {"adapter", "base_url", "api_key_env", "headers", "headers_env", "max_tokens_field", "labels"}
+    provider_keys |= {"dialect", "api_version", "caches_prompts"}
     provider_keys |= {"connect_timeout_s", "idle_timeout_s", "whole_answer_timeout_s", "connection_count_max"}
     assert (entry_keys | {"upstream_model", "quality_model", "stream"} | provider_keys) <= rows.keys()
     assert {field.name for field in dataclasses.fields(CatalogEntry)} - {"endpoint"} <= rows.keys()

@@ -255,7 +255,52 @@ FAULTS = [
     (
         '[providers.a]\nbase_url = "http://a"\nadapter = "zzz"',
         "providers.a.adapter",
-        "`zzz` is not an adapter; known are openai_compatible",
+        "`zzz` is not an adapter; known are anthropic, gemini, openai_compatible",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\ndialect = "open_ai"',
+        "providers.a.dialect",
+        "`open_ai` is not a dialect; did you mean openai?",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\nadapter = "gemini"\ndialect = "openai"',
+        "providers.a.dialect",
+        "is for providers that speak OpenAI's format; `gemini` has no dialects",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\ndialect = "azure"',
+        "providers.a.api_version",
+        "is required with the dialect azure, such as 2024-10-21",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\napi_version = "2024-10-21"',
+        "providers.a.api_version",
+        "is sent only where the dialect is azure",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\ndialect = "azure"\napi_version = "a b"',
+        "providers.a.api_version",
+        "must be 1 to 64 letters, digits or any of . _ -",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\ncaches_prompts = true',
+        "providers.a.caches_prompts",
+        "is for the adapter anthropic; others cache without being asked, or not at all",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\nadapter = "anthropic"\n[[endpoints]]\nmodel = "m"\nprovider = "a"',
+        "endpoints[1].output_token_count_max",
+        "is required, because anthropic wants a limit with every request",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\n[[endpoints]]\nmodel = "m"\nprovider = "a"\nlacks = ["seeds"]',
+        "endpoints[1].lacks",
+        "`seeds` is not something that a request can ask for; did you mean seed?",
+    ),
+    (
+        '[providers.a]\nbase_url = "http://a"\n[[endpoints]]\nmodel = "m"\nprovider = "a"\nreasoning_control = "x"',
+        "endpoints[1].reasoning_control",
+        "must be effort or budget",
     ),
     (
         '[providers.a]\nbase_url = "http://a"\nmax_tokens_field = "n"',

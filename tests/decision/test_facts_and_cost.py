@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pointsman_server.chat import (
     Conversation,
+    ImageDetail,
     ImagePart,
     Message,
     Part,
+    ReasoningEffort,
     ResponseFormat,
     ResponseFormatKind,
     Role,
@@ -28,8 +30,9 @@ from pointsman_server.decision.facts import (
     MESSAGE_TOKEN_COUNT,
     estimated_token_count,
     request_facts,
+    request_features,
 )
-from pointsman_server.decision.types import Capability, Endpoint, RequestFacts
+from pointsman_server.decision.types import Capability, Endpoint, RequestFacts, RequestFeature
 
 WEATHER = Tool("weather", "The weather at a place", '{"type": "object"}')
 IMAGE = ImagePart(url="https://example.org/harbour.jpg")
@@ -153,9 +156,12 @@ def test_the_limit_on_the_answer_is_the_callers_own(conversation: Conversation, 
 
 @given(conversations)
 def test_the_order_of_turns_does_not_matter(conversation: Conversation) -> None:
-    """The facts are sums and unions: turned around, the conversation has the same."""
+    """The facts are sums and unions: turned around, the conversation has the same, but for whether the system speaks late."""
     turned = replace(conversation, messages=conversation.messages[::-1], tools=conversation.tools[::-1])
-    assert request_facts(turned) == request_facts(conversation)
+    late = frozenset({RequestFeature.LATE_SYSTEM_TURNS})
+    facts, facts_turned = request_facts(conversation), request_facts(turned)
+    assert replace(facts_turned, features=facts.features) == facts
+    assert facts_turned.features - late == facts.features - late
 
 
 def test_facts_keep_nothing_of_the_prompt() -> None:
@@ -165,8 +171,94 @@ def test_facts_keep_nothing_of_the_prompt() -> None:
         RequestFacts(
             input_token_count=token_count(conversation),
             capabilities=request_facts(conversation).capabilities,
+            features=frozenset({RequestFeature.IMAGE_URLS}),
         )
     )
+
+
+SYSTEM = Message(Role.SYSTEM, (TextPart("Be brief."),))
+USER = Message(Role.USER, (TextPart("hi"),))
+FEATURES: list[tuple[Conversation, RequestFeature]] = [
+    (Conversation((USER,), sampling=SamplingOptions(top_k=1)), RequestFeature.TOP_K),
+    (Conversation((USER,), sampling=SamplingOptions(seed=0)), RequestFeature.SEED),
+    (Conversation((USER,), sampling=SamplingOptions(presence_penalty=-0.5)), RequestFeature.PENALTIES),
+    (Conversation((USER,), sampling=SamplingOptions(frequency_penalty=0.5)), RequestFeature.PENALTIES),
+    (Conversation((USER,), sampling=SamplingOptions(temperature=0.0)), RequestFeature.TEMPERATURE),
+    (Conversation((USER,), sampling=SamplingOptions(top_p=0.9)), RequestFeature.TOP_P),
+    (
+        Conversation((USER,), sampling=SamplingOptions(reasoning_effort=ReasoningEffort.MINIMAL)),
+        RequestFeature.MINIMAL_REASONING,
+    ),
+    (
+        Conversation((USER,), tools=(WEATHER,), tool_choice=ToolChoice(ToolChoiceMode.NONE)),
+        RequestFeature.FORBIDDEN_TOOL_CALL,
+    ),
+    (
+        Conversation((USER,), tools=(WEATHER,), tool_choice=ToolChoice(ToolChoiceMode.REQUIRED)),
+        RequestFeature.FORCED_TOOL_CALL,
+    ),
+    (
+        Conversation((USER,), tools=(WEATHER,), tool_choice=ToolChoice(ToolChoiceMode.NAMED, "weather")),
+        RequestFeature.FORCED_TOOL_CALL,
+    ),
+    (
+        Conversation((USER,), tools=(WEATHER,), sampling=SamplingOptions(parallel_tool_calls=False)),
+        RequestFeature.SINGLE_TOOL_CALL,
+    ),
+    (Conversation((USER,), tools=(replace(WEATHER, strict=True),)), RequestFeature.STRICT_TOOLS),
+    (
+        Conversation((USER,), response_format=ResponseFormat(ResponseFormatKind.JSON_OBJECT)),
+        RequestFeature.JSON_OBJECT,
+    ),
+    (Conversation((replace(USER, name="Ann"),)), RequestFeature.SPEAKER_NAMES),
+    (Conversation((USER, SYSTEM)), RequestFeature.LATE_SYSTEM_TURNS),
+    (ask(IMAGE), RequestFeature.IMAGE_URLS),
+    (ask(ImagePart(content=b"x", media_type="image/png", detail=ImageDetail.LOW)), RequestFeature.IMAGE_DETAIL),
+    (
+        Conversation((Message(Role.SYSTEM, (ImagePart(content=b"x", media_type="image/png"),)), USER)),
+        RequestFeature.SYSTEM_IMAGES,
+    ),
+    (
+        Conversation((Message(Role.TOOL, (ImagePart(content=b"x", media_type="image/png"),), tool_call_id="1"),)),
+        RequestFeature.TOOL_RESULT_IMAGES,
+    ),
+]
+
+
+@pytest.mark.parametrize(("conversation", "feature"), FEATURES)
+def test_each_thing_that_not_everyone_can_do_is_a_feature(conversation: Conversation, feature: RequestFeature) -> None:
+    """What asks for one thing has that feature alone."""
+    assert request_features(conversation) == {feature}
+    assert request_facts(conversation).features == {feature}
+
+
+def test_every_feature_is_found_in_some_request() -> None:
+    """No feature is a word without meaning."""
+    assert {feature for _, feature in FEATURES} | {RequestFeature.TEMPERATURE_ABOVE_ONE} == set(RequestFeature)
+    hot = Conversation((USER,), sampling=SamplingOptions(temperature=1.01))
+    assert request_features(hot) == {RequestFeature.TEMPERATURE, RequestFeature.TEMPERATURE_ABOVE_ONE}
+
+
+def test_what_everyone_can_do_is_no_feature() -> None:
+    """The usual options, zero penalties, parallel calls and options of tools that are not there ask nothing of anyone."""
+    usual = SamplingOptions(
+        temperature=1.0,
+        top_p=1.0,
+        output_token_count_max=7,
+        stop=("a",),
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        parallel_tool_calls=True,
+    )
+    assert request_features(Conversation((SYSTEM, SYSTEM, USER), tools=(WEATHER,), sampling=usual)) == frozenset()
+    alone = SamplingOptions(parallel_tool_calls=False)
+    assert request_features(Conversation((USER,), sampling=alone)) == frozenset()
+
+
+def test_an_effort_of_reasoning_needs_an_endpoint_that_reasons() -> None:
+    """Without one the effort would mean nothing."""
+    conversation = replace(ask(TextPart("Why?")), sampling=SamplingOptions(reasoning_effort=ReasoningEffort.HIGH))
+    assert request_facts(conversation).capabilities == {Capability.REASONING}
 
 
 @given(st.integers(0, 10**7), st.integers(0, 10**4))
@@ -264,3 +356,25 @@ def test_what_many_calls_are_expected_to_cost_is_what_each_would_cost(
         endpoints, input_token_count=input_count, output_token_counts=counts, cached_input_token_counts=cached
     )
     assert at_once == one_by_one
+
+
+def test_what_is_written_to_a_cache_has_a_price_of_its_own() -> None:
+    """Of 100 tokens 40 are read from the cache and 50 written to it: each at its price, the other 10 at that of input."""
+    endpoint = replace(priced(1.0, 2.0, 0.1), cache_write_price_usd_per_mtok=1.25)
+    cost = cost_usd(
+        endpoint,
+        input_token_count=100,
+        output_token_count=5,
+        cached_input_token_count=40,
+        cache_write_input_token_count=50,
+    )
+    assert cost == pytest.approx((40 * 0.1 + 50 * 1.25 + 10 * 1.0 + 5 * 2.0) / 1e6)
+
+
+def test_without_a_price_of_its_own_a_cache_write_costs_what_input_costs() -> None:
+    """It is a part of the input, however much of it a provider claims."""
+    endpoint = priced(1.0, 2.0, 0.1)
+    plain = cost_usd(endpoint, input_token_count=100, output_token_count=5)
+    assert plain == pytest.approx(
+        cost_usd(endpoint, input_token_count=100, output_token_count=5, cache_write_input_token_count=10**6)
+    )

@@ -50,7 +50,14 @@ COMPLETION = LoggedCompletion(
     attempt_count=2,
     attempts=(
         LoggedAttempt(number=1, endpoint_name="small@north", failure=UpstreamErrorKind.TIMEOUT),
-        LoggedAttempt(number=2, endpoint_name="large@north", input_token_count=7, output_token_count=9, cost_usd=0.1),
+        LoggedAttempt(
+            number=2,
+            endpoint_name="large@north",
+            input_token_count=7,
+            output_token_count=9,
+            cached_input_token_count=4,
+            cost_usd=0.1,
+        ),
     ),
 )
 REPORT = LoggedReport(

@@ -38,9 +38,12 @@ def read_back(*records: Record) -> list[Record]:
     return [record for record in found if record is not None]
 
 
-@given(decision_inputs())
-def test_a_decision_comes_back_as_it_was(given_: DecisionInput) -> None:
-    """Input, decision and all beside them are equal after a line, to the last bit, and decide the same again."""
+@given(decision_inputs(), st.lists(st.floats(0.0, 5000.0), max_size=3))
+def test_a_decision_comes_back_as_it_was(given_: DecisionInput, cached_counts: list[float]) -> None:
+    """Input, decision and all beside them are equal after a line, to the last bit, and decide the same again; also where
+    endpoints have some of the input in their prompt caches."""
+    names = [endpoint.name for endpoint in given_.endpoints]
+    given_ = replace(given_, cached_input_token_counts=dict(zip(names, cached_counts, strict=False)))
     record = logged(given_)
     (found,) = read_back(record)
     assert found == record

@@ -172,7 +172,7 @@ async def test_many_records_at_once_go_to_files_of_their_size(tmp_path: Path) ->
     sizes = [path.stat().st_size for path in segment_paths(directory)]
     assert len(sizes) >= 2
     assert max(sizes) < 20_000 + 16 * 200
-    assert len(list(DecisionLogReader(directory)._records(with_decisions=True))) == 400
+    assert len(list(DecisionLogReader(directory)._records(None))) == 400
 
 
 async def test_each_file_can_be_read_by_itself(tmp_path: Path) -> None:
@@ -185,6 +185,21 @@ async def test_each_file_can_be_read_by_itself(tmp_path: Path) -> None:
         _append(directory / f"decisions-{index}.jsonl", writer.lines(logged(given)))
     (directory / "decisions-0.jsonl").unlink()
     assert [found.decision.decision_id for found in DecisionLogReader(directory).requests()] == ["d-1", "d-2"]
+
+
+def test_a_decision_is_found_by_its_id_alone(tmp_path: Path) -> None:
+    """Its whole id, in whatever file, with what came of it; no part of an id, and no other text, finds one."""
+    writer = LineWriter()
+    for index in range(3):
+        writer.begin_file()
+        given = replace(SAMPLE, decision_id=f"d-{index}")
+        _append(tmp_path / f"decisions-{index}.jsonl", writer.lines(logged(given)))
+    _append(tmp_path / "decisions-2.jsonl", writer.lines(COMPLETION))
+    reader = DecisionLogReader(tmp_path)
+    found = reader.find("d-1")
+    assert found is not None
+    assert (found.decision.decision_id, found.completion) == ("d-1", COMPLETION)
+    assert [reader.find(text) for text in ("d-", "d-10", "", 'd-1"', "large@north")] == [None] * 5
 
 
 def test_a_half_written_line_is_skipped_and_counted(tmp_path: Path) -> None:
@@ -233,7 +248,7 @@ async def test_what_a_killed_server_has_flushed_is_there(tmp_path: Path) -> None
     reader = DecisionLogReader(directory)
     assert list(reader.requests()) == []
     assert reader.damage.line_count <= 1
-    assert len(list(reader._records(with_decisions=False))) > 10
+    assert len(list(reader._records(None))) > 10
 
 
 def _append(path: Path, lines: list[bytes]) -> None:

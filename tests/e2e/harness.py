@@ -24,6 +24,8 @@ from pointsman_server.providers.scripted import (
     stream_head,
     whole_answer,
 )
+from pointsman_server.telemetry.setup import Telemetry
+from watched import watched_telemetry
 
 if TYPE_CHECKING:
     # A flavour of the stub that exists for type checkers alone.
@@ -54,7 +56,15 @@ def config_of(text: str, environment: Mapping[str, str] | None = None, *, server
 @asynccontextmanager
 async def running(config: Config, *, api_key: str | None = None) -> AsyncIterator[Running]:
     """Serves `config` until the block ends."""
-    async with Application(config) as application:
+    with watched_telemetry() as telemetry:
+        async with running_with(telemetry, config, api_key=api_key) as server:
+            yield server
+
+
+@asynccontextmanager
+async def running_with(telemetry: Telemetry, config: Config, *, api_key: str | None = None) -> AsyncIterator[Running]:
+    """The same, telling that telemetry."""
+    async with Application(config, telemetry=telemetry) as application:
         address = f"127.0.0.1:{application.port}"
         async with (
             AsyncClient(address, api_key=api_key, timeout_s=30.0) as client,

@@ -409,7 +409,7 @@ def test_a_hang_is_left_after_a_time_that_follows_from_the_estimate() -> None:
         done = events[-1]
         assert isinstance(done, Completed)
         assert done.ttft_s == pytest.approx(2.2, abs=0.3)
-        assert told(events)[:3] == ["1. a@x", "AttemptFailure 1", "2. a@y"]
+        assert told(events)[:4] == ["1. a@x", "UsageCounted 1", "AttemptFailure 1", "2. a@y"]
 
     play(scenario())
 

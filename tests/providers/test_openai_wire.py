@@ -6,7 +6,6 @@ import json
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from pointsman_server.chat import (
     Conversation,
     Finished,
@@ -40,13 +39,17 @@ from pointsman_server.errors import (
     UpstreamStatusError,
 )
 from pointsman_server.providers.base import UpstreamCall
+from pointsman_server.providers.dialects import MaxTokensField
 from pointsman_server.providers.openai_wire import StreamDecoder, answer_events, error_code, request_body
+from providers.foreign_json import ANY_JSON, listed, shaped, words
 
 HELLO = (Message(Role.USER, (TextPart("Hello"),)),)
 WEATHER = Tool("weather", "Weather of a city", '{"type": "object", "properties": {"city": {"type": "string"}}}')
 
 
-def body_of(conversation: Conversation, *, stream: bool = False, max_tokens_field: str = "max_tokens") -> str:
+def body_of(
+    conversation: Conversation, *, stream: bool = False, max_tokens_field: MaxTokensField = "max_tokens"
+) -> str:
     """The request as text."""
     call = UpstreamCall(upstream_model="m", conversation=conversation, stream=stream)
     return request_body(call, max_tokens_field=max_tokens_field).decode()
@@ -270,7 +273,10 @@ def test_parallel_calls_without_index_are_told_apart_by_their_ids() -> None:
         ("tool_calls", FinishReason.TOOL_CALLS),
         ("function_call", FinishReason.TOOL_CALLS),
         ("content_filter", FinishReason.CONTENT_FILTER),
-        ("eos", FinishReason.OTHER),
+        ("eos", FinishReason.STOP),
+        ("model_length", FinishReason.LENGTH),
+        ("insufficient_system_resource", FinishReason.OTHER),
+        ("tomorrow's", FinishReason.OTHER),
     ],
 )
 def test_each_finish_reason_is_mapped(wire: str, expected: FinishReason) -> None:
@@ -396,43 +402,33 @@ def test_json_of_a_wrong_shape_is_a_protocol_error(sent: str) -> None:
         answer_events(sent.encode())
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=8,
-)
-SHAPED = st.fixed_dictionaries(
-    {},
-    optional={
-        "error": JSON,
-        "model": JSON | st.just("m"),
-        "usage": JSON | st.fixed_dictionaries({}, optional={"prompt_tokens": JSON, "prompt_tokens_details": JSON}),
-        "choices": JSON
-        | st.lists(
-            st.fixed_dictionaries(
-                {},
-                optional={
-                    "finish_reason": JSON,
-                    "delta": JSON
-                    | st.fixed_dictionaries(
-                        {},
-                        optional={
-                            "content": JSON,
-                            "reasoning": JSON,
-                            "tool_calls": JSON
-                            | st.lists(st.fixed_dictionaries({}, optional={"index": JSON, "function": JSON})),
-                        },
+SHAPED = shaped(
+    {
+        "error": ANY_JSON,
+        "model": words("m"),
+        "usage": shaped({"prompt_tokens": ANY_JSON, "prompt_tokens_details": ANY_JSON}),
+        "x_groq": shaped({"usage": ANY_JSON, "error": ANY_JSON}),
+        "choices": listed(
+            shaped(
+                {
+                    "finish_reason": words("stop"),
+                    "delta": shaped(
+                        {
+                            "content": listed(shaped({"type": words("text", "thinking"), "thinking": ANY_JSON})),
+                            "reasoning": words("a"),
+                            "tool_calls": listed(shaped({"index": ANY_JSON, "function": ANY_JSON})),
+                        }
                     ),
-                    "message": JSON,
-                },
-            ),
-            max_size=2,
+                    "message": ANY_JSON,
+                    "usage": ANY_JSON,
+                }
+            )
         ),
-    },
+    }
 )
 
 
-@given(SHAPED | JSON)
+@given(SHAPED)
 def test_any_json_gives_events_or_an_upstream_error(sent: object) -> None:
     """Foreign JSON of any shape never causes another exception, and text that comes through is whole UTF-8."""
     text = json.dumps(sent)

@@ -133,11 +133,17 @@ def test_an_endless_line_is_refused_without_growing(line: bytes) -> None:
     assert peak < 4_000_000
 
 
-def test_an_endless_event_of_short_lines_is_refused() -> None:
-    """Lines that are short each do not add up beyond the limit."""
-    parser = SseParser(event_bytes_max=1000)
+@pytest.mark.parametrize("line", [b"data: 0123456789\n", b"data:ab\n", b"data\n"])
+def test_an_endless_event_of_short_lines_is_refused_without_growing(line: bytes) -> None:
+    """Lines that are short each do not add up beyond the limit, nor do they take more memory than one long line."""
+    parser = SseParser(event_bytes_max=65_536)
+    piece = line * (4096 // len(line))
+    tracemalloc.start()
     with pytest.raises(UpstreamProtocolError):
-        feed_all(parser, *itertools.repeat(b"data: 0123456789\n", 1024))
+        feed_all(parser, *itertools.repeat(piece, 1024))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 65_536
 
 
 def test_endless_comments_are_no_event() -> None:

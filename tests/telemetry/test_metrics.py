@@ -25,10 +25,12 @@ from pointsman_server.decision.types import (
 from pointsman_server.errors import UpstreamErrorKind
 from pointsman_server.telemetry import names
 from pointsman_server.telemetry.metrics import Metrics
+from pointsman_server.telemetry.regret import Seen
 from pointsman_server.telemetry.setup import Telemetry, TelemetrySettings, configure_telemetry
 
 ENDPOINT = Endpoint("small", "north")
 UNSPLIT = Assignment("default", "default")
+SEEN = Seen(cost_usd=0.5, ttft_s=0.25, inter_token_latency_s=0.01, duration_s=2.0)
 Points = dict[frozenset[tuple[str, object]], float]
 
 
@@ -137,7 +139,7 @@ def test_what_a_split_assigned_is_told_apart(metrics: Metrics, reader: InMemoryM
     for decision in (arm, own, a_decision(), a_decision(router_name="arm", assignment=Assignment("arm", "arm"))):
         assigned = decision.assignment
         metrics.decided(decision, duration_s=0.001)
-        metrics.spent(decision, cost_usd=0.5)
+        metrics.spent(decision, ENDPOINT, usage=Usage(3, 4), cost_usd=0.5)
         metrics.reported(0.5, endpoint_name="b@north", router_name=decision.router_name, split_name=assigned.split_name)
     read = points(reader)
     for name in (names.DECISIONS, names.OUTCOMES, names.REPORTED_QUALITY, names.ROUTER_COST):
@@ -233,5 +235,6 @@ def test_off_takes_everything_and_does_nothing() -> None:
     metrics.attempted(ENDPOINT, usage=Usage(1, 2), cost_usd=0.1, inter_token_latency_s=0.1, error_type="timeout")
     metrics.reported(1.0, endpoint_name=ENDPOINT.name, router_name="default")
     metrics.decided(a_decision(), [a_decision()], duration_s=0.1)
-    metrics.spent(a_decision(), cost_usd=0.1)
+    metrics.spent(a_decision(), ENDPOINT, usage=Usage(1, 2), cost_usd=0.1)
+    metrics.answered(a_decision(), ENDPOINT, SEEN)
     metrics.artifact_read("/models/one", refused=True)

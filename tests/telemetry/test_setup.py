@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import socket
+import threading
 
 import pytest
 from opentelemetry import metrics as global_metrics
 from opentelemetry import trace as global_trace
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, rpc_attributes
-from opentelemetry.semconv.attributes import error_attributes, server_attributes
+from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes
 from opentelemetry.semconv.schemas import Schemas
 from pointsman_server.telemetry import names
 from pointsman_server.telemetry.setup import Telemetry, TelemetrySettings, configure_telemetry
@@ -55,16 +55,17 @@ def test_the_export_timeout_is_the_configured_one() -> None:
     """The exporters get the timeout of the settings, not the SDK's ten seconds."""
     settings = TelemetrySettings(otlp_endpoint=f"http://127.0.0.1:{unused_port()}", export_timeout_s=1.25)
     telemetry = configure_telemetry(settings)
-    assert len(telemetry._exporters) == 2
-    for exporter in telemetry._exporters:
-        assert exporter._timeout == 1.25  # type: ignore[union-attr]  # the SDK keeps it to itself
+    assert telemetry._export is not None
+    assert [exporter._timeout for exporter in telemetry._export.exporters] == [1.25, 1.25]
     telemetry.shutdown()
 
 
-def test_off_builds_no_provider_and_starts_no_thread() -> None:
-    """Without an endpoint there is nothing to shut down."""
-    telemetry = configure_telemetry(TelemetrySettings())
-    assert telemetry._providers == []
+def test_off_builds_nothing_and_starts_no_thread() -> None:
+    """Without an endpoint there is nothing to collect and nothing to shut down."""
+    threads = set(threading.enumerate())
+    telemetry = with_some_telemetry(configure_telemetry(TelemetrySettings()))
+    assert set(threading.enumerate()) == threads
+    assert telemetry.collect() is None
     telemetry.shutdown()
 
 
@@ -82,16 +83,16 @@ def test_spans_and_metrics_name_their_service_and_schema() -> None:
     """The resource is the configured service; the scope says which semantic conventions the names are from."""
     exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
     telemetry = configure_telemetry(
-        TelemetrySettings(service_name="points-eu"), span_exporter=exporter, metric_reader=reader
+        TelemetrySettings(service_name="points-eu", service_version="1.2"), span_exporter=exporter, metric_reader=reader
     )
     with_some_telemetry(telemetry)
     (span,) = exporter.get_finished_spans()
-    assert dict(span.resource.attributes) == {"service.name": "points-eu"}
+    assert dict(span.resource.attributes) == {"service.name": "points-eu", "service.version": "1.2"}
     assert span.instrumentation_scope is not None
     assert span.instrumentation_scope.schema_url == names.SCHEMA_URL
     read = reader.get_metrics_data()
     assert read is not None
-    assert [dict(metrics.resource.attributes) for metrics in read.resource_metrics] == [{"service.name": "points-eu"}]
+    assert [dict(metrics.resource.attributes) for metrics in read.resource_metrics] == [dict(span.resource.attributes)]
     telemetry.shutdown()
 
 
@@ -105,7 +106,7 @@ def test_a_ratio_lies_between_nothing_and_everything(ratio: float) -> None:
 def test_the_names_are_those_of_the_semantic_conventions() -> None:
     """What is written out in `names` is what the installed conventions say."""
     for name in filter(str.isupper, dir(names)):
-        for module in (gen_ai_attributes, rpc_attributes, error_attributes, server_attributes):
+        for module in (gen_ai_attributes, rpc_attributes, error_attributes, http_attributes, server_attributes):
             if hasattr(module, name):
                 assert getattr(names, name) == getattr(module, name), name
     assert any(schema.value == names.SCHEMA_URL for schema in Schemas)
@@ -117,6 +118,6 @@ def test_an_exporter_is_given_what_the_collector_needs() -> None:
     for scheme, insecure in (("http", True), ("https", False)):
         settings = TelemetrySettings(otlp_endpoint=f"{scheme}://127.0.0.1:{unused_port()}", export_timeout_s=0.1)
         telemetry = configure_telemetry(settings)
-        spans = next(exporter for exporter in telemetry._exporters if isinstance(exporter, OTLPSpanExporter))
-        assert spans._insecure is insecure
+        assert telemetry._export is not None
+        assert [exporter._insecure for exporter in telemetry._export.exporters] == [insecure, insecure]
         telemetry.shutdown()

@@ -918,6 +918,8 @@ type ToolCall struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// The arguments as the model wrote them: JSON by convention, not by guarantee. Empty: none.
 	ArgumentsJson string `protobuf:"bytes,3,opt,name=arguments_json,json=argumentsJson,proto3" json:"arguments_json,omitempty"`
+	// What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came.
+	Signature     string `protobuf:"bytes,4,opt,name=signature,proto3" json:"signature,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -969,6 +971,13 @@ func (x *ToolCall) GetName() string {
 func (x *ToolCall) GetArgumentsJson() string {
 	if x != nil {
 		return x.ArgumentsJson
+	}
+	return ""
+}
+
+func (x *ToolCall) GetSignature() string {
+	if x != nil {
+		return x.Signature
 	}
 	return ""
 }
@@ -1067,7 +1076,7 @@ type SamplingOptions struct {
 	FrequencyPenalty *float64 `protobuf:"fixed64,8,opt,name=frequency_penalty,json=frequencyPenalty,proto3,oneof" json:"frequency_penalty,omitempty"`
 	// Whether several tools may be called at once.
 	ParallelToolCalls *bool `protobuf:"varint,9,opt,name=parallel_tool_calls,json=parallelToolCalls,proto3,oneof" json:"parallel_tool_calls,omitempty"`
-	// How long a reasoning model should think. Unspecified: the provider decides.
+	// How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides.
 	ReasoningEffort ReasoningEffort `protobuf:"varint,10,opt,name=reasoning_effort,json=reasoningEffort,proto3,enum=pointsman.v1.ReasoningEffort" json:"reasoning_effort,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1239,8 +1248,11 @@ type ToolCallDelta struct {
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	// More of the arguments' JSON text.
 	ArgumentsJsonFragment string `protobuf:"bytes,4,opt,name=arguments_json_fragment,json=argumentsJsonFragment,proto3" json:"arguments_json_fragment,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+	// without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+	Signature     string `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ToolCallDelta) Reset() {
@@ -1301,6 +1313,13 @@ func (x *ToolCallDelta) GetArgumentsJsonFragment() string {
 	return ""
 }
 
+func (x *ToolCallDelta) GetSignature() string {
+	if x != nil {
+		return x.Signature
+	}
+	return ""
+}
+
 // Tokens and money of one attempt. Sent once per attempt that used any.
 type Usage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1318,10 +1337,12 @@ type Usage struct {
 	ReasoningTokenCount *int64 `protobuf:"varint,6,opt,name=reasoning_token_count,json=reasoningTokenCount,proto3,oneof" json:"reasoning_token_count,omitempty"`
 	// What the attempt cost by the catalog's prices, USD. Absent: the catalog has no price.
 	CostUsd *float64 `protobuf:"fixed64,7,opt,name=cost_usd,json=costUsd,proto3,oneof" json:"cost_usd,omitempty"`
-	// Whether the counts are Pointsman's estimate, because the provider did not report them.
-	Estimated     bool `protobuf:"varint,8,opt,name=estimated,proto3" json:"estimated,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Whether the counts are Pointsman's estimate, because the provider did not report them, or the answer broke off.
+	Estimated bool `protobuf:"varint,8,opt,name=estimated,proto3" json:"estimated,omitempty"`
+	// The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say.
+	CacheWriteInputTokenCount *int64 `protobuf:"varint,9,opt,name=cache_write_input_token_count,json=cacheWriteInputTokenCount,proto3,oneof" json:"cache_write_input_token_count,omitempty"`
+	unknownFields             protoimpl.UnknownFields
+	sizeCache                 protoimpl.SizeCache
 }
 
 func (x *Usage) Reset() {
@@ -1410,6 +1431,13 @@ func (x *Usage) GetEstimated() bool {
 	return false
 }
 
+func (x *Usage) GetCacheWriteInputTokenCount() int64 {
+	if x != nil && x.CacheWriteInputTokenCount != nil {
+		return *x.CacheWriteInputTokenCount
+	}
+	return 0
+}
+
 var File_pointsman_v1_chat_proto protoreflect.FileDescriptor
 
 const file_pointsman_v1_chat_proto_rawDesc = "" +
@@ -1451,11 +1479,12 @@ const file_pointsman_v1_chat_proto_rawDesc = "" +
 	"\n" +
 	"ToolChoice\x120\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1c.pointsman.v1.ToolChoiceModeR\x04mode\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"U\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"s\n" +
 	"\bToolCall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12%\n" +
-	"\x0earguments_json\x18\x03 \x01(\tR\rargumentsJson\"\xa0\x01\n" +
+	"\x0earguments_json\x18\x03 \x01(\tR\rargumentsJson\x12\x1c\n" +
+	"\tsignature\x18\x04 \x01(\tR\tsignature\"\xa0\x01\n" +
 	"\x0eResponseFormat\x124\n" +
 	"\x04kind\x18\x01 \x01(\x0e2 .pointsman.v1.ResponseFormatKindR\x04kind\x12\x1f\n" +
 	"\vschema_name\x18\x02 \x01(\tR\n" +
@@ -1485,12 +1514,13 @@ const file_pointsman_v1_chat_proto_rawDesc = "" +
 	"\x14_parallel_tool_calls\"9\n" +
 	"\x05Delta\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x1c\n" +
-	"\treasoning\x18\x02 \x01(\tR\treasoning\"\x81\x01\n" +
+	"\treasoning\x18\x02 \x01(\tR\treasoning\"\x9f\x01\n" +
 	"\rToolCallDelta\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x05R\x05index\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x126\n" +
-	"\x17arguments_json_fragment\x18\x04 \x01(\tR\x15argumentsJsonFragment\"\x9d\x03\n" +
+	"\x17arguments_json_fragment\x18\x04 \x01(\tR\x15argumentsJsonFragment\x12\x1c\n" +
+	"\tsignature\x18\x05 \x01(\tR\tsignature\"\x86\x04\n" +
 	"\x05Usage\x12%\n" +
 	"\x0eattempt_number\x18\x01 \x01(\x05R\rattemptNumber\x12\x1a\n" +
 	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x12*\n" +
@@ -1499,10 +1529,12 @@ const file_pointsman_v1_chat_proto_rawDesc = "" +
 	"\x18cached_input_token_count\x18\x05 \x01(\x03H\x00R\x15cachedInputTokenCount\x88\x01\x01\x127\n" +
 	"\x15reasoning_token_count\x18\x06 \x01(\x03H\x01R\x13reasoningTokenCount\x88\x01\x01\x12\x1e\n" +
 	"\bcost_usd\x18\a \x01(\x01H\x02R\acostUsd\x88\x01\x01\x12\x1c\n" +
-	"\testimated\x18\b \x01(\bR\testimatedB\x1b\n" +
+	"\testimated\x18\b \x01(\bR\testimated\x12E\n" +
+	"\x1dcache_write_input_token_count\x18\t \x01(\x03H\x03R\x19cacheWriteInputTokenCount\x88\x01\x01B\x1b\n" +
 	"\x19_cached_input_token_countB\x18\n" +
 	"\x16_reasoning_token_countB\v\n" +
-	"\t_cost_usd*_\n" +
+	"\t_cost_usdB \n" +
+	"\x1e_cache_write_input_token_count*_\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_SYSTEM\x10\x01\x12\r\n" +

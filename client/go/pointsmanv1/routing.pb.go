@@ -2762,7 +2762,11 @@ type Endpoint struct {
 	// What it can do.
 	Capabilities []Capability `protobuf:"varint,9,rep,packed,name=capabilities,proto3,enum=pointsman.v1.Capability" json:"capabilities,omitempty"`
 	// Its labels: region, retention, ...
-	Labels        []*Label `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty"`
+	Labels []*Label `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty"`
+	// List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input.
+	CacheWriteInputPriceUsdPerMillionTokens *float64 `protobuf:"fixed64,11,opt,name=cache_write_input_price_usd_per_million_tokens,json=cacheWriteInputPriceUsdPerMillionTokens,proto3,oneof" json:"cache_write_input_price_usd_per_million_tokens,omitempty"`
+	// What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+	Lacks         []string `protobuf:"bytes,12,rep,name=lacks,proto3" json:"lacks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2863,6 +2867,20 @@ func (x *Endpoint) GetCapabilities() []Capability {
 func (x *Endpoint) GetLabels() []*Label {
 	if x != nil {
 		return x.Labels
+	}
+	return nil
+}
+
+func (x *Endpoint) GetCacheWriteInputPriceUsdPerMillionTokens() float64 {
+	if x != nil && x.CacheWriteInputPriceUsdPerMillionTokens != nil {
+		return *x.CacheWriteInputPriceUsdPerMillionTokens
+	}
+	return 0
+}
+
+func (x *Endpoint) GetLacks() []string {
+	if x != nil {
+		return x.Lacks
 	}
 	return nil
 }
@@ -3633,7 +3651,7 @@ const file_pointsman_v1_routing_proto_rawDesc = "" +
 	"\bendpoint\x18\x02 \x01(\tR\bendpoint\x124\n" +
 	"\x04kind\x18\x03 \x01(\x0e2 .pointsman.v1.AttemptFailureKindR\x04kind\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x125\n" +
-	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xe4\x05\n" +
+	"\bduration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\x93\a\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x1a\n" +
@@ -3645,12 +3663,15 @@ const file_pointsman_v1_routing_proto_rawDesc = "" +
 	"\x16max_output_token_count\x18\b \x01(\x03H\x04R\x13maxOutputTokenCount\x88\x01\x01\x12<\n" +
 	"\fcapabilities\x18\t \x03(\x0e2\x18.pointsman.v1.CapabilityR\fcapabilities\x12+\n" +
 	"\x06labels\x18\n" +
-	" \x03(\v2\x13.pointsman.v1.LabelR\x06labelsB%\n" +
+	" \x03(\v2\x13.pointsman.v1.LabelR\x06labels\x12d\n" +
+	".cache_write_input_price_usd_per_million_tokens\x18\v \x01(\x01H\x05R'cacheWriteInputPriceUsdPerMillionTokens\x88\x01\x01\x12\x14\n" +
+	"\x05lacks\x18\f \x03(\tR\x05lacksB%\n" +
 	"#_input_price_usd_per_million_tokensB&\n" +
 	"$_output_price_usd_per_million_tokensB,\n" +
 	"*_cached_input_price_usd_per_million_tokensB\x1a\n" +
 	"\x18_max_context_token_countB\x19\n" +
-	"\x17_max_output_token_count\"\xa0\x04\n" +
+	"\x17_max_output_token_countB1\n" +
+	"/_cache_write_input_price_usd_per_million_tokens\"\xa0\x04\n" +
 	"\x0fEndpointRuntime\x121\n" +
 	"\x04ttft\x18\x01 \x01(\v2\x1d.pointsman.v1.LatencyEstimateR\x04ttft\x12M\n" +
 	"\x13inter_token_latency\x18\x02 \x01(\v2\x1d.pointsman.v1.LatencyEstimateR\x11interTokenLatency\x12<\n" +

@@ -20,7 +20,8 @@ DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_COMPLETE_TIMEOUT_S = 600.0
 """Deadline of `complete`: as long as reasoning models take for their longest answers."""
 
-_SERVICE = DESCRIPTOR.services_by_name["RouterService"].full_name
+SERVICE: str = DESCRIPTOR.services_by_name["RouterService"].full_name
+"""The service's name in gRPC."""
 
 _SERVICE_CONFIG = {
     # Every address that the name resolves to: replicas share their observations, so any one serves any call.
@@ -28,7 +29,7 @@ _SERVICE_CONFIG = {
     "methodConfig": [
         {
             # Only what changes nothing is sent again. `Complete` costs money, and an outcome must count once.
-            "name": [{"service": _SERVICE, "method": name} for name in ("Route", "ListEndpoints", "ListRouters")],
+            "name": [{"service": SERVICE, "method": name} for name in ("Route", "ListEndpoints", "ListRouters")],
             "retryPolicy": {
                 "maxAttempts": 4,  # rides out a replica's restart; grpc allows 5
                 "initialBackoff": "0.1s",

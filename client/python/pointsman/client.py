@@ -31,6 +31,7 @@ from pointsman.options import (
     reject_unknown,
     route_request,
 )
+from pointsman.tracing import TracedCall
 from pointsman.v1.router_service_pb2 import (
     ListEndpointsRequest,
     ListRoutersRequest,
@@ -117,8 +118,8 @@ class AsyncClient:
     async def route(self, prompt: Prompt, **options: Unpack[RouteOptions]) -> Decision:
         """Where the prompt should go, and why; the call itself is left to the caller."""
         request = route_request(prompt, options)
-        with translated_errors():
-            return (await self._stub.Route(request, **self._defaults.of_call(options))).decision
+        with TracedCall("Route", self._defaults.of_call(options)) as arguments, translated_errors():
+            return (await self._stub.Route(request, **arguments)).decision
 
     def complete(self, prompt: Prompt, **options: Unpack[CompleteOptions]) -> AsyncGenerator[Event, None]:
         """The events of an answer as they come: the decision first, `Done` last. Asking for the first makes the call.
@@ -127,7 +128,7 @@ class AsyncClient:
         a mere `break` as soon as the iterator is collected.
         """
         request = complete_request(prompt, options)
-        return self._stream(self._stub.Complete, request, event_of, self._defaults.of_completion(options))
+        return self._stream("Complete", self._stub.Complete, request, event_of, self._defaults.of_completion(options))
 
     async def complete_text(self, prompt: Prompt, **options: Unpack[CompleteOptions]) -> Answer:
         """The whole answer, when it is complete."""
@@ -140,8 +141,8 @@ class AsyncClient:
         """Tells what became of a decision: what was measured, or later how good the answer was."""
         reject_unknown(options, ReportOutcomeOptions)
         request = ReportOutcomeRequest(outcome=outcome_of(decision_id, options))
-        with translated_errors():
-            await self._stub.ReportOutcome(request, **self._defaults.of_call(options))
+        with TracedCall("ReportOutcome", self._defaults.of_call(options)) as arguments, translated_errors():
+            await self._stub.ReportOutcome(request, **arguments)
 
     async def report_outcomes(
         self, outcomes: Iterable[Outcome] | AsyncIterable[Outcome], **options: Unpack[CallOptions]
@@ -149,19 +150,21 @@ class AsyncClient:
         """Tells many outcomes (see `outcome`) over one stream; those that can't be taken are listed, not raised."""
         reject_unknown(options, CallOptions)
         requests = _outcome_requests(outcomes) if isinstance(outcomes, Iterable) else _async_outcome_requests(outcomes)
-        with translated_errors():
-            return await self._stub.ReportOutcomes(requests, **self._defaults.of_call(options))
+        with TracedCall("ReportOutcomes", self._defaults.of_call(options)) as arguments, translated_errors():
+            return await self._stub.ReportOutcomes(requests, **arguments)
 
     async def list_endpoints(self, **options: Unpack[CallOptions]) -> list[EndpointStatus]:
         """Every endpoint by name, with its catalog entry and its runtime state."""
         reject_unknown(options, CallOptions)
-        pages = self._pages(self._stub.ListEndpoints, ListEndpointsRequest(page_size=_PAGE_SIZE), options)
+        pages = self._pages(
+            "ListEndpoints", self._stub.ListEndpoints, ListEndpointsRequest(page_size=_PAGE_SIZE), options
+        )
         return [endpoint async for page in pages for endpoint in page.endpoints]
 
     async def list_routers(self, **options: Unpack[CallOptions]) -> list[Router]:
         """Every named router, by name."""
         reject_unknown(options, CallOptions)
-        pages = self._pages(self._stub.ListRouters, ListRoutersRequest(page_size=_PAGE_SIZE), options)
+        pages = self._pages("ListRouters", self._stub.ListRouters, ListRoutersRequest(page_size=_PAGE_SIZE), options)
         return [router async for page in pages for router in page.routers]
 
     def watch_endpoints(
@@ -175,10 +178,13 @@ class AsyncClient:
             options: the call's own; without a timeout the watch goes on until it is left.
         """
         request = _watch_request(endpoints, min_interval_s, options)
-        return self._stream(self._stub.WatchEndpoints, request, _as_it_is, self._defaults.of_watch(options))
+        return self._stream(
+            "WatchEndpoints", self._stub.WatchEndpoints, request, _as_it_is, self._defaults.of_watch(options)
+        )
 
     async def _stream(
         self,
+        name: str,
         method: grpc.aio.UnaryStreamMultiCallable[_Request, _Response],
         request: _Request,
         read: Callable[[_Response], _Item | None],
@@ -188,24 +194,26 @@ class AsyncClient:
 
         grpc's own call goes on when its iterator is abandoned.
         """
-        call = method(request, **arguments)
-        try:
-            with translated_errors():
-                async for response in call:
-                    if (item := read(response)) is not None:
-                        yield item
-        finally:
-            call.cancel()
+        with TracedCall(name, arguments) as traced:
+            call = method(request, **traced)
+            try:
+                with translated_errors():
+                    async for response in call:
+                        if (item := read(response)) is not None:
+                            yield item
+            finally:
+                call.cancel()
 
     async def _pages(
         self,
+        name: str,
         method: grpc.aio.UnaryUnaryMultiCallable[_PageRequestT, _PageT],
         request: _PageRequestT,
         options: CallOptions,
     ) -> AsyncIterator[_PageT]:
         while True:
-            with translated_errors():
-                page = await method(request, **self._defaults.of_call(options))
+            with TracedCall(name, self._defaults.of_call(options)) as arguments, translated_errors():
+                page = await method(request, **arguments)
             yield page
             if not page.next_page_token:
                 return
@@ -248,8 +256,8 @@ class Client:
     def route(self, prompt: Prompt, **options: Unpack[RouteOptions]) -> Decision:
         """Where the prompt should go, and why; the call itself is left to the caller."""
         request = route_request(prompt, options)
-        with translated_errors():
-            return self._stub.Route(request, **self._defaults.of_call(options)).decision
+        with TracedCall("Route", self._defaults.of_call(options)) as arguments, translated_errors():
+            return self._stub.Route(request, **arguments).decision
 
     def complete(self, prompt: Prompt, **options: Unpack[CompleteOptions]) -> Generator[Event, None, None]:
         """The events of an answer as they come: the decision first, `Done` last. Asking for the first makes the call.
@@ -257,7 +265,7 @@ class Client:
         Leaving the loop early cancels the call, and with it the call upstream.
         """
         request = complete_request(prompt, options)
-        return self._stream(self._stub.Complete, request, event_of, self._defaults.of_completion(options))
+        return self._stream("Complete", self._stub.Complete, request, event_of, self._defaults.of_completion(options))
 
     def complete_text(self, prompt: Prompt, **options: Unpack[CompleteOptions]) -> Answer:
         """The whole answer, when it is complete."""
@@ -270,25 +278,27 @@ class Client:
         """Tells what became of a decision: what was measured, or later how good the answer was."""
         reject_unknown(options, ReportOutcomeOptions)
         request = ReportOutcomeRequest(outcome=outcome_of(decision_id, options))
-        with translated_errors():
-            self._stub.ReportOutcome(request, **self._defaults.of_call(options))
+        with TracedCall("ReportOutcome", self._defaults.of_call(options)) as arguments, translated_errors():
+            self._stub.ReportOutcome(request, **arguments)
 
     def report_outcomes(self, outcomes: Iterable[Outcome], **options: Unpack[CallOptions]) -> ReportOutcomesResponse:
         """Tells many outcomes (see `outcome`) over one stream; those that can't be taken are listed, not raised."""
         reject_unknown(options, CallOptions)
-        with translated_errors():
-            return self._stub.ReportOutcomes(_outcome_requests(outcomes), **self._defaults.of_call(options))
+        with TracedCall("ReportOutcomes", self._defaults.of_call(options)) as arguments, translated_errors():
+            return self._stub.ReportOutcomes(_outcome_requests(outcomes), **arguments)
 
     def list_endpoints(self, **options: Unpack[CallOptions]) -> list[EndpointStatus]:
         """Every endpoint by name, with its catalog entry and its runtime state."""
         reject_unknown(options, CallOptions)
-        pages = self._pages(self._stub.ListEndpoints, ListEndpointsRequest(page_size=_PAGE_SIZE), options)
+        pages = self._pages(
+            "ListEndpoints", self._stub.ListEndpoints, ListEndpointsRequest(page_size=_PAGE_SIZE), options
+        )
         return [endpoint for page in pages for endpoint in page.endpoints]
 
     def list_routers(self, **options: Unpack[CallOptions]) -> list[Router]:
         """Every named router, by name."""
         reject_unknown(options, CallOptions)
-        pages = self._pages(self._stub.ListRouters, ListRoutersRequest(page_size=_PAGE_SIZE), options)
+        pages = self._pages("ListRouters", self._stub.ListRouters, ListRoutersRequest(page_size=_PAGE_SIZE), options)
         return [router for page in pages for router in page.routers]
 
     def watch_endpoints(
@@ -296,31 +306,39 @@ class Client:
     ) -> Generator[WatchEndpointsResponse, None, None]:
         """Every endpoint at once, then those that have changed, as they change. See `AsyncClient.watch_endpoints`."""
         request = _watch_request(endpoints, min_interval_s, options)
-        return self._stream(self._stub.WatchEndpoints, request, _as_it_is, self._defaults.of_watch(options))
+        return self._stream(
+            "WatchEndpoints", self._stub.WatchEndpoints, request, _as_it_is, self._defaults.of_watch(options)
+        )
 
     def _stream(
         self,
+        name: str,
         method: grpc.UnaryStreamMultiCallable[_Request, _Response],
         request: _Request,
         read: Callable[[_Response], _Item | None],
         arguments: GrpcCallArguments,
     ) -> Generator[_Item, None, None]:
         """What `read` finds in the responses of a call that lives no longer than this iterator, as `AsyncClient` has it."""
-        call: _Call[_Response] = method(request, **arguments)
-        try:
-            with translated_errors():
-                for response in call:
-                    if (item := read(response)) is not None:
-                        yield item
-        finally:
-            call.cancel()
+        with TracedCall(name, arguments) as traced:
+            call: _Call[_Response] = method(request, **traced)
+            try:
+                with translated_errors():
+                    for response in call:
+                        if (item := read(response)) is not None:
+                            yield item
+            finally:
+                call.cancel()
 
     def _pages(
-        self, method: grpc.UnaryUnaryMultiCallable[_PageRequestT, _PageT], request: _PageRequestT, options: CallOptions
+        self,
+        name: str,
+        method: grpc.UnaryUnaryMultiCallable[_PageRequestT, _PageT],
+        request: _PageRequestT,
+        options: CallOptions,
     ) -> Iterator[_PageT]:
         while True:
-            with translated_errors():
-                page = method(request, **self._defaults.of_call(options))
+            with TracedCall(name, self._defaults.of_call(options)) as arguments, translated_errors():
+                page = method(request, **arguments)
             yield page
             if not page.next_page_token:
                 return

@@ -84,6 +84,7 @@ class AnswerCollector:
                 call.id = call.id or event.id
                 call.name = call.name or event.name
                 call.arguments_json += event.arguments_json_fragment
+                call.signature = call.signature or event.signature
             case Decision():
                 self._decision = event
             case AttemptStarted():

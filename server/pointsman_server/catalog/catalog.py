@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
 
+from pointsman_server.chat import ReasoningControl
 from pointsman_server.decision.types import Endpoint
 
 VERSION_CHARACTER_COUNT = 12
@@ -23,6 +24,8 @@ class CatalogEntry:
     """The provider's own name of the model."""
     quality_model: str
     """The name under which the quality model knows the model."""
+    reasoning_control: ReasoningControl = ReasoningControl.EFFORT
+    """How the model is told how long to think, where its provider's API knows two ways."""
     stream: bool = True
     """Whether the provider is asked to stream; without it the answer comes as a whole."""
     benchmark_scores: tuple[tuple[str, float], ...] = ()
@@ -80,12 +83,15 @@ def _version(entries: Iterable[CatalogEntry]) -> str:
             endpoint.input_price_usd_per_mtok,
             endpoint.output_price_usd_per_mtok,
             endpoint.cached_input_price_usd_per_mtok,
+            endpoint.cache_write_price_usd_per_mtok,
             endpoint.context_token_count_max,
             endpoint.output_token_count_max,
             sorted(capability.value for capability in endpoint.capabilities),
             sorted(endpoint.labels),
+            sorted(feature.value for feature in endpoint.lacks),
             entry.upstream_model,
             entry.quality_model,
+            entry.reasoning_control.value,
             entry.stream,
             entry.benchmark_scores,
         )

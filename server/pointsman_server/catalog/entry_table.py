@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
 
 from pointsman_server.catalog.catalog import CatalogEntry
 from pointsman_server.catalog.toml_table import NAME_CHARACTER_COUNT_MAX, Hint, Table, TextRule, shortened
+from pointsman_server.chat import ReasoningControl
 from pointsman_server.decision.router_string import DEFAULT_HEAD
-from pointsman_server.decision.types import Capability, Endpoint
+from pointsman_server.decision.types import Capability, Endpoint, RequestFeature
 
 ENDPOINT_COUNT_MAX = 4096
 """A decision ranks every endpoint: beyond this it would cost milliseconds."""
@@ -43,6 +46,7 @@ LABEL_RULE = TextRule(
 
 PRICES_DATE_RULE = TextRule(re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"), "a date such as 2026-11-30, in quotes")
 
+_Word = TypeVar("_Word", bound=StrEnum)
 Labels = tuple[tuple[str, tuple[str, ...]], ...]
 """Values by key, in the order of the file."""
 
@@ -74,11 +78,14 @@ def read_entry(table: Table, provider_labels: Mapping[str, Labels]) -> CatalogEn
     input_price = _price(table, "input_price_usd_per_mtok")
     output_price = _price(table, "output_price_usd_per_mtok")
     cached_input_price = _price(table, "cached_input_price_usd_per_mtok")
+    cache_write_price = _price(table, "cache_write_price_usd_per_mtok")
     context_token_count_max = table.whole_number("context_token_count_max", None, minimum=1, maximum=TOKEN_COUNT_MAX)
     output_token_count_max = table.whole_number("output_token_count_max", None, minimum=1, maximum=TOKEN_COUNT_MAX)
     if context_token_count_max is not None and (output_token_count_max or 0) > context_token_count_max:
         table.fault("output_token_count_max", "must be at most context_token_count_max, which counts input and output")
-    capabilities = _capabilities(table)
+    capabilities = _words(table, "capabilities", Capability, "a capability")
+    lacks = _words(table, "lacks", RequestFeature, "something that a request can ask for")
+    reasoning_control = _reasoning_control(table)
     labels = dict(provider_labels.get(provider or "", ())) | dict(read_labels(table))
     stream = table.flag("stream", default=True)
     table.finish()
@@ -91,13 +98,16 @@ def read_entry(table: Table, provider_labels: Mapping[str, Labels]) -> CatalogEn
             input_price_usd_per_mtok=input_price,
             output_price_usd_per_mtok=output_price,
             cached_input_price_usd_per_mtok=cached_input_price,
+            cache_write_price_usd_per_mtok=cache_write_price,
             context_token_count_max=context_token_count_max,
             output_token_count_max=output_token_count_max,
             capabilities=capabilities,
             labels=frozenset((key, value) for key, values in labels.items() for value in values),
+            lacks=lacks,
         ),
         upstream_model=upstream_model or model,
         quality_model=quality_model or model,
+        reasoning_control=reasoning_control,
         stream=stream,
     )
 
@@ -121,11 +131,20 @@ def _price(table: Table, key: str) -> float | None:
     return table.number(key, None, minimum=0.0, maximum=PRICE_USD_PER_MTOK_MAX)
 
 
-def _capabilities(table: Table) -> frozenset[Capability]:
-    known = {capability.value: capability for capability in Capability}
-    names = table.texts("capabilities")
+def _words(table: Table, key: str, words: type[_Word], what: str) -> frozenset[_Word]:
+    """Those of the known words that stand there; any other is a fault."""
+    known = {word.value: word for word in words}
+    names = table.texts(key)
     for name in names:
         if name not in known:
             hint = Hint(name, known.keys(), f"known are {', '.join(known)}")
-            table.fault("capabilities", f"`{shortened(name)}` is not a capability", hint)
+            table.fault(key, f"`{shortened(name)}` is not {what}", hint)
     return frozenset(known[name] for name in names if name in known)
+
+
+def _reasoning_control(table: Table) -> ReasoningControl:
+    text = table.text("reasoning_control") or ReasoningControl.EFFORT.value
+    known = {control.value: control for control in ReasoningControl}
+    if text not in known:
+        table.fault("reasoning_control", f"must be {' or '.join(known)}")
+    return known.get(text, ReasoningControl.EFFORT)

@@ -1,7 +1,6 @@
 """Turns the public `model_prices_and_context_window.json`, which LiteLLM's users have, into our TOML.
 
-Only what an OpenAI-compatible API with a known address can serve is taken over; everything else is counted, with the
-reason. Facts in that file are other people's work and change in type from one release to the next, so a wrong value
+Only what a provider with a known address can serve is taken over; everything else is counted, with the reason. Facts in that file are other people's work and change in type from one release to the next, so a wrong value
 costs one model, never the import.
 """
 
@@ -21,7 +20,8 @@ from pointsman_server.catalog.entry_table import (
     UPSTREAM_MODEL_RULE,
 )
 from pointsman_server.catalog.well_known import well_known_text
-from pointsman_server.decision.types import Capability
+from pointsman_server.chat import ReasoningControl
+from pointsman_server.decision.types import Capability, RequestFeature
 from pointsman_server.errors import ConfigError, FieldViolation
 
 TEXT_CHARACTER_COUNT_MAX = 32 * 1024 * 1024
@@ -39,13 +39,22 @@ CAPABILITIES_BY_FLAG: Mapping[str, tuple[Capability, ...]] = {
     "supports_response_schema": (Capability.JSON_OBJECT, Capability.JSON_SCHEMA),
     "supports_reasoning": (Capability.REASONING,),
 }
-CAPABILITIES_BY_PROVIDER = {"anthropic": (Capability.TOOLS, Capability.IMAGE_INPUT)}
-"""What is left of a model's capabilities where the provider's OpenAI-compatible API does not pass all of them on:
-Anthropic's ignores the response format and the reasoning effort."""
+CAPABILITIES_BY_PROVIDER = {"anthropic": frozenset(Capability) - {Capability.JSON_OBJECT}}
+"""What is left of a model's capabilities where the provider's API has no way to ask for all of them: Anthropic's knows
+answers that follow a schema, but none that are just any JSON."""
+LACKS_BY_FLAG: Mapping[str, tuple[RequestFeature, ...]] = {
+    "supports_sampling_params": (RequestFeature.TEMPERATURE, RequestFeature.TOP_P, RequestFeature.TOP_K),
+    "supports_forced_tool_use": (RequestFeature.FORCED_TOOL_CALL,),
+    "supports_minimal_reasoning_effort": (RequestFeature.MINIMAL_REASONING,),
+}
+"""What a model lacks where the flag is false; where it is absent nothing is known."""
+LACKS_WITHOUT_FLAG = {("anthropic", "supports_mid_conversation_system"): RequestFeature.LATE_SYSTEM_TURNS}
+"""What a provider's model lacks unless the flag is true."""
 PRICE_KEYS = {
     "input_price_usd_per_mtok": "input_cost_per_token",
     "output_price_usd_per_mtok": "output_cost_per_token",
     "cached_input_price_usd_per_mtok": "cache_read_input_token_cost",
+    "cache_write_price_usd_per_mtok": "cache_creation_input_token_cost",
 }
 
 
@@ -147,7 +156,7 @@ def _read(name: str, facts: object, *, addresses: Mapping[str, object], wanted: 
     if wanted is not None and not wanted & {provider, str(litellm_provider)}:
         raise _SkipError("provider was not asked for")
     if provider not in addresses:
-        raise _SkipError(f"no OpenAI-compatible address is known for the provider {_word(litellm_provider)}")
+        raise _SkipError(f"no address is known for the provider {_word(litellm_provider)}")
     upstream_model = name.removeprefix(f"{litellm_provider}/")
     if upstream_model.startswith("ft:"):
         raise _SkipError("fine-tuned: its name is only a prefix")
@@ -157,7 +166,9 @@ def _read(name: str, facts: object, *, addresses: Mapping[str, object], wanted: 
         model = re.sub(r"(?<=[0-9])p(?=[0-9])", ".", model)
     if MODEL_RULE.pattern.fullmatch(model) is None or UPSTREAM_MODEL_RULE.pattern.fullmatch(upstream_model) is None:
         raise _SkipError("name can't be written in a router string")
-    return _Endpoint(model=model, provider=provider, upstream_model=upstream_model, facts=_fact_lines(facts, provider))
+    return _Endpoint(
+        model=model, provider=provider, upstream_model=upstream_model, facts=_fact_lines(facts, provider, model)
+    )
 
 
 def _word(value: object) -> str:
@@ -165,7 +176,7 @@ def _word(value: object) -> str:
     return value[:40] if isinstance(value, str) and value.isprintable() and value else "unknown"
 
 
-def _fact_lines(facts: dict[str, object], provider: str) -> tuple[str, ...]:
+def _fact_lines(facts: dict[str, object], provider: str, model: str) -> tuple[str, ...]:
     prices = {key: _price(facts.get(litellm_key)) for key, litellm_key in PRICE_KEYS.items()}
     output_token_count_max = _token_count(facts.get("max_output_tokens"))
     # `max_tokens` is the older name of either limit. The input alone is the safe reading of a context that counts both.
@@ -179,6 +190,11 @@ def _fact_lines(facts: dict[str, object], provider: str) -> tuple[str, ...]:
         for capability in flagged
         if capability in CAPABILITIES_BY_PROVIDER.get(provider, flagged)
     ]
+    if provider == "anthropic" and output_token_count_max is None:
+        raise _SkipError("longest answer is not told, which Anthropic's API wants to know")
+    # A cache that is written to for nothing is written as 0 there, though what is written costs what input costs.
+    if not prices["cache_write_price_usd_per_mtok"]:
+        del prices["cache_write_price_usd_per_mtok"]
     lines = [f"{key} = {price!r}" for key, price in prices.items() if price is not None]
     if context_token_count_max is not None:
         lines.append(f"context_token_count_max = {context_token_count_max}")
@@ -186,7 +202,29 @@ def _fact_lines(facts: dict[str, object], provider: str) -> tuple[str, ...]:
         lines.append(f"output_token_count_max = {output_token_count_max}")
     if capabilities:
         lines.append(f"capabilities = {json.dumps(capabilities)}")
+    if lacks := _lacks(facts, provider):
+        lines.append(f"lacks = {json.dumps(lacks)}")
+    if Capability.REASONING.value in capabilities and _counts_thoughts(facts, provider, model):
+        lines.append(f'reasoning_control = "{ReasoningControl.BUDGET.value}"')
     return tuple(lines)
+
+
+def _lacks(facts: dict[str, object], provider: str) -> list[str]:
+    lacks = {feature for flag, flagged in LACKS_BY_FLAG.items() if facts.get(flag) is False for feature in flagged}
+    lacks |= {
+        feature
+        for (whose, flag), feature in LACKS_WITHOUT_FLAG.items()
+        if provider == whose and facts.get(flag) is not True
+    }
+    return sorted(feature.value for feature in lacks)
+
+
+def _counts_thoughts(facts: dict[str, object], provider: str, model: str) -> bool:
+    """Whether the model is told by a number how long to think. The file says so of Anthropic's models; of Google's it was
+    the second generation."""
+    if provider == "anthropic":
+        return facts.get("supports_adaptive_thinking") is not True
+    return provider == "gemini" and model.startswith("gemini-2.")
 
 
 def _price(usd_per_token: object) -> float | None:

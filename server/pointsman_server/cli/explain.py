@@ -60,7 +60,9 @@ def explanation(screen: Console, request: LoggedRequest) -> RenderableType:
     if request.completion is not None:
         parts += [Text(_completion_text(request.completion)), _attempts_table(screen, request.completion.attempts)]
     elif logged.served:
-        parts.append(Text("what came of it is not in the log: the server did not live to its end, or it was dropped"))
+        parts.append(
+            Text("what came of it is not in the log: the caller left at once, the server was killed, or it was dropped")
+        )
     parts += [Text(_report_text(report)) for report in request.reports]
     return Group(*parts)
 

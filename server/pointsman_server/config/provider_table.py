@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from pointsman_server.catalog.entry_table import PROVIDER_RULE, Labels, read_labels
 from pointsman_server.catalog.toml_table import Faults, Hint, Table, TextRule, shortened
@@ -20,6 +19,8 @@ from pointsman_server.providers.base import (
     ProviderSettings,
     Secret,
 )
+from pointsman_server.providers.dialects import DIALECTS, GENERIC, Dialect, MaxTokensField
+from pointsman_server.providers.traits import AdapterTraits
 
 DEFAULT_ADAPTER = "openai_compatible"
 """The wire format that most providers speak."""
@@ -42,9 +43,8 @@ _OWN_HEADERS = frozenset(
 """Headers that the client itself sends; a second value would break the request."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 """A token (RFC 9110, section 5.6.2)."""
+_API_VERSION_RULE = TextRule(re.compile(r"[A-Za-z0-9._-]{1,64}"), "1 to 64 letters, digits or any of . _ -")
 _HEADER_RULE = TextRule(SECRET_PATTERN, "printable ASCII without blanks at its ends")
-
-MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +54,16 @@ class ProviderDeclaration:
     name: str
     path: str
     adapter: str
+    dialect: Dialect
     base_url: str
     """Empty if it is a fault."""
     api_key_env: str | None
     headers: tuple[tuple[str, str], ...]
     headers_env: tuple[tuple[str, str], ...]
-    max_tokens_field: MaxTokensField
+    max_tokens_field: MaxTokensField | None
+    """None: as the dialect has it."""
+    api_version: str | None
+    caches_prompts: bool
     connect_timeout_s: float
     idle_timeout_s: float
     whole_answer_timeout_s: float
@@ -85,7 +89,7 @@ class Provider:
 
 
 def read_provider(
-    name: str, table: Table, *, adapters: frozenset[str], well_known: bool = False
+    name: str, table: Table, *, adapters: Mapping[str, AdapterTraits], well_known: bool = False
 ) -> ProviderDeclaration:
     """One of `[providers]`; its faults are recorded."""
     if PROVIDER_RULE.pattern.fullmatch(name) is None:
@@ -94,6 +98,7 @@ def read_provider(
     if adapter not in adapters:
         hint = Hint(adapter, adapters, f"known are {', '.join(sorted(adapters))}")
         table.fault("adapter", f"`{shortened(adapter)}` is not an adapter", hint)
+    dialect, api_version = _dialect(table, adapter, adapters)
     table.require("base_url")
     for key in _SECRET_KEYS:
         table.forbid(key, "a key must not stand in this file: name the environment variable with it in `api_key_env`")
@@ -101,11 +106,14 @@ def read_provider(
         name=name,
         path=table.path,
         adapter=adapter,
+        dialect=dialect,
         base_url=(read_url(table, "base_url") or "").rstrip("/"),
         api_key_env=table.text("api_key_env", VARIABLE_RULE),
         headers=table.text_table("headers", _HEADER_RULE),
         headers_env=table.text_table("headers_env", VARIABLE_RULE),
         max_tokens_field=_max_tokens_field(table),
+        api_version=api_version,
+        caches_prompts=_caches_prompts(table, adapter, adapters),
         connect_timeout_s=read_timeout_s(table, "connect_timeout_s", CONNECT_TIMEOUT_S),
         idle_timeout_s=read_timeout_s(table, "idle_timeout_s", IDLE_TIMEOUT_S),
         whole_answer_timeout_s=read_timeout_s(table, "whole_answer_timeout_s", WHOLE_ANSWER_TIMEOUT_S),
@@ -151,7 +159,10 @@ def complete_provider(declaration: ProviderDeclaration, environment: Mapping[str
         base_url=base_url,
         api_key=values.get("api_key_env"),
         headers=(*literal_headers, *((name, value) for name, value in secret_headers if value is not None)),
+        dialect=declaration.dialect,
         max_tokens_field=declaration.max_tokens_field,
+        api_version=declaration.api_version,
+        caches_prompts=declaration.caches_prompts,
         connect_timeout_s=declaration.connect_timeout_s,
         idle_timeout_s=declaration.idle_timeout_s,
         whole_answer_timeout_s=declaration.whole_answer_timeout_s,
@@ -173,15 +184,44 @@ def _read_probes(table: Table) -> ProbeSettings:
     return settings
 
 
-def _max_tokens_field(table: Table) -> MaxTokensField:
+def _dialect(table: Table, adapter: str, adapters: Mapping[str, AdapterTraits]) -> tuple[Dialect, str | None]:
+    """The dialect, and the version of the API where the dialect wants one."""
+    name = table.text("dialect")
+    has_dialects = adapter in adapters and adapters[adapter].has_dialects
+    if name is not None and not has_dialects:
+        table.fault("dialect", f"is for providers that speak OpenAI's format; `{shortened(adapter)}` has no dialects")
+    elif name is not None and name not in DIALECTS:
+        hint = Hint(name, DIALECTS.keys(), f"known are {', '.join(DIALECTS)}")
+        table.fault("dialect", f"`{shortened(name)}` is not a dialect", hint)
+    dialect = GENERIC if name is None else DIALECTS.get(name, GENERIC)
+    api_version = table.text("api_version", _API_VERSION_RULE)
+    if dialect.model_in_path == (api_version is not None):
+        return dialect, api_version
+    if "api_version" not in table:
+        table.fault("api_version", f"is required with the dialect {dialect.name}, such as 2024-10-21")
+    elif not dialect.model_in_path:
+        table.fault("api_version", "is sent only where the dialect is azure")
+    return GENERIC, None
+
+
+def _caches_prompts(table: Table, adapter: str, adapters: Mapping[str, AdapterTraits]) -> bool:
+    asked = table.flag("caches_prompts", default=False)
+    if asked and not (adapter in adapters and adapters[adapter].caches_when_asked):
+        table.fault("caches_prompts", "is for the adapter anthropic; others cache without being asked, or not at all")
+    return asked
+
+
+def _max_tokens_field(table: Table) -> MaxTokensField | None:
     match table.text("max_tokens_field"):
         case "max_completion_tokens":
             return "max_completion_tokens"
-        case None | "max_tokens":
+        case "max_tokens":
             return "max_tokens"
+        case None:
+            return None
         case _:
             table.fault("max_tokens_field", "must be max_tokens or max_completion_tokens")
-            return "max_tokens"
+            return None
 
 
 def _check_headers(table: Table, *, has_key: bool) -> None:

@@ -65,10 +65,14 @@ class TelemetrySettings:
 
     otlp_endpoint: str | None = None
     """URL of an OTLP/gRPC collector, such as http://127.0.0.1:4317; None exports nothing."""
+    otlp_metrics: bool = True
+    """Whether the collector is sent metrics too; Jaeger takes traces alone."""
     sample_ratio: float = 1.0
     """Share of requests that are traced, 0..1."""
     service_name: str = "pointsman"
     """`service.name` of the telemetry."""
+    prometheus_listen: str | None = None
+    """`host:port` where Prometheus finds the metrics; port 0 takes a free one. None serves none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

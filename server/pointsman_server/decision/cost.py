@@ -8,11 +8,17 @@ from pointsman_server.decision.types import Endpoint
 
 
 def cost_usd(
-    endpoint: Endpoint, *, input_token_count: float, output_token_count: float, cached_input_token_count: float = 0.0
+    endpoint: Endpoint,
+    *,
+    input_token_count: float,
+    output_token_count: float,
+    cached_input_token_count: float = 0.0,
+    cache_write_input_token_count: float = 0.0,
 ) -> float | None:
     """The price of a call in USD; None when a price that it needs is unknown.
 
-    Cached tokens are part of the input. Where the catalog has no price of their own they cost what input costs.
+    Tokens that are read from a prompt cache, or written to it, are part of the input. Where the catalog has no price of
+    their own they cost what input costs.
     """
     input_price, output_price = endpoint.input_price_usd_per_mtok, endpoint.output_price_usd_per_mtok
     if input_price is None or output_price is None:
@@ -20,7 +26,11 @@ def cost_usd(
     cached_price = endpoint.cached_input_price_usd_per_mtok
     cached_count = min(cached_input_token_count, input_token_count)
     cached_usd = cached_count * (input_price if cached_price is None else cached_price)
-    return (cached_usd + (input_token_count - cached_count) * input_price + output_token_count * output_price) / 1e6
+    write_price = endpoint.cache_write_price_usd_per_mtok
+    written_count = min(cache_write_input_token_count, input_token_count - cached_count)
+    written_usd = written_count * (input_price if write_price is None else write_price)
+    plain_usd = (input_token_count - cached_count - written_count) * input_price
+    return (cached_usd + written_usd + plain_usd + output_token_count * output_price) / 1e6
 
 
 def expected_costs_usd(

@@ -28,6 +28,7 @@ from pointsman_server.decision.types import (
     RejectionReason,
     Relaxation,
     RequestFacts,
+    RequestFeature,
     SearchSpace,
 )
 
@@ -111,14 +112,16 @@ def _structurals(drafts: Sequence[Draft], policy: Policy, facts: RequestFacts) -
     wanted = facts.output_token_count_max
     context = facts.input_token_count + (1 if wanted is None else wanted)
     lengths = [_lengths(draft.endpoint, wanted, context) for draft in drafts]
-    if policy.space == EVERYWHERE and not needed and not policy.labels:
+    if policy.space == EVERYWHERE and not needed and not policy.labels and not facts.features:
         return lengths
-    places = [_place(draft.endpoint, policy, needed) for draft in drafts]
+    places = [_place(draft.endpoint, policy, needed, facts.features) for draft in drafts]
     return [place + length for place, length in zip(places, lengths, strict=True)]
 
 
-def _place(endpoint: Endpoint, policy: Policy, needed: Sequence[Capability]) -> tuple[Rejection, ...]:
-    """Reasons in its place in the search space, its capabilities and its labels."""
+def _place(
+    endpoint: Endpoint, policy: Policy, needed: Sequence[Capability], asked: frozenset[RequestFeature]
+) -> tuple[Rejection, ...]:
+    """Reasons in its place in the search space, its capabilities, what it lacks, and its labels."""
     rejections: list[Rejection] = []
     if rejection := _outside(endpoint, policy.space):
         rejections.append(rejection)
@@ -127,6 +130,11 @@ def _place(endpoint: Endpoint, policy: Policy, needed: Sequence[Capability]) -> 
         for capability in needed
         if capability not in endpoint.capabilities
     ]
+    if asked and endpoint.lacks:
+        rejections += [
+            Rejection(RejectionReason.MISSING_CAPABILITY, f"request:{feature.value}")
+            for feature in sorted(asked & endpoint.lacks)
+        ]
     if policy.labels:
         rejections += _label_mismatches(endpoint, policy.labels)
     return tuple(rejections)

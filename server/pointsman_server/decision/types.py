@@ -40,6 +40,43 @@ class Capability(StrEnum):
     REASONING = "reasoning"
 
 
+class RequestFeature(StrEnum):
+    """Something a request may ask for that some provider's API can't say. An endpoint can do all but what it `lacks`."""
+
+    TEMPERATURE = "temperature"
+    """A temperature other than 1."""
+    TOP_P = "top_p"
+    """A share other than 1."""
+    TOP_K = "top_k"
+    SEED = "seed"
+    PENALTIES = "penalties"
+    """A presence or frequency penalty other than 0."""
+    TEMPERATURE_ABOVE_ONE = "temperature_above_one"
+    MINIMAL_REASONING = "minimal_reasoning"
+    """Reasoning that is shorter than a little."""
+    FORCED_TOOL_CALL = "forced_tool_call"
+    """That some tool, or a named one, must be called."""
+    FORBIDDEN_TOOL_CALL = "forbidden_tool_call"
+    """That none of the tools may be called."""
+    SINGLE_TOOL_CALL = "single_tool_call"
+    """At most one call of a tool in an answer."""
+    STRICT_TOOLS = "strict_tools"
+    """Arguments that follow their schema exactly."""
+    JSON_OBJECT = "json_object"
+    """An answer that is some JSON object, whatever its schema."""
+    SPEAKER_NAMES = "speaker_names"
+    IMAGE_URLS = "image_urls"
+    """Images that the provider fetches itself."""
+    IMAGE_DETAIL = "image_detail"
+    """How closely to look at an image."""
+    SYSTEM_IMAGES = "system_images"
+    """Images in a system turn."""
+    TOOL_RESULT_IMAGES = "tool_result_images"
+    """Images in a tool's result."""
+    LATE_SYSTEM_TURNS = "late_system_turns"
+    """A system turn after another turn: moved to the front it would say something else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A model at a provider, as the catalog describes it."""
@@ -49,12 +86,17 @@ class Endpoint:
     input_price_usd_per_mtok: float | None = None
     output_price_usd_per_mtok: float | None = None
     cached_input_price_usd_per_mtok: float | None = None
+    """Of input that is read from the provider's prompt cache; None: what input costs."""
+    cache_write_price_usd_per_mtok: float | None = None
+    """Of input that is written to it; None: what input costs."""
     context_token_count_max: int | None = None
     """Input and output together."""
     output_token_count_max: int | None = None
     capabilities: frozenset[Capability] = frozenset()
     labels: frozenset[tuple[str, str]] = frozenset()
     """Data policy and anything else to constrain by: ("region", "eu"), ("retention", "none"). A key may repeat."""
+    lacks: frozenset[RequestFeature] = frozenset()
+    """What its provider's API or the model itself can't do of what a request may ask for."""
     name: str = field(init=False)
     """`model@provider`, unique in the catalog."""
 
@@ -341,7 +383,9 @@ class RequestFacts:
     output_token_count_max: int | None = None
     """The caller's own limit on the answer."""
     capabilities: frozenset[Capability] = frozenset()
-    """Derived from the conversation: tools, images, response format."""
+    """Derived from the conversation: tools, images, response format, reasoning."""
+    features: frozenset[RequestFeature] = frozenset()
+    """What it asks for that not every provider can do."""
 
 
 @dataclass(frozen=True, slots=True)

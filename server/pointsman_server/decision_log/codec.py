@@ -87,6 +87,11 @@ def to_json(fields: Fields) -> bytes:
     return _ENCODER.encode(fields).encode("ascii")
 
 
+def decision_prefix(decision_id: str) -> bytes:
+    """How the line of that decision begins."""
+    return b'%s"id":%s,' % (DECISION_PREFIX, json.dumps(decision_id).encode("ascii"))
+
+
 def header_line(surface_names: Iterable[str]) -> bytes:
     """The first line of a file; `surface_names` say what the features of prompts are, for whoever reads it elsewhere."""
     return to_json({"kind": "log", "version": VERSION, "surface": list(surface_names)})
@@ -169,7 +174,7 @@ def decision_line_fields(record: LoggedDecision, shared: Mapping[str, str | None
     if record.caller_seeded:
         fields["caller_seeded"] = True
     if given.cached_input_token_counts:
-        fields["cached_input_token_counts"] = given.cached_input_token_counts
+        fields["cached_input_token_counts"] = dict(given.cached_input_token_counts)
     assigned = given.assignment
     if assigned.split_name or assigned.router_name != given.router_name:
         fields["assignment"] = [assigned.asked_name, assigned.router_name, assigned.probability, assigned.keyed]
@@ -252,6 +257,7 @@ def _attempt_fields(attempt: LoggedAttempt) -> Fields:
             "failure": attempt.failure,
             "input_token_count": attempt.input_token_count,
             "output_token_count": attempt.output_token_count,
+            "cached_input_token_count": attempt.cached_input_token_count,
             "cost_usd": attempt.cost_usd,
         }
     )
@@ -420,6 +426,7 @@ def _attempt_of(fields: Fields) -> LoggedAttempt:
         failure=_failure_of(fields),
         input_token_count=fields.get("input_token_count"),
         output_token_count=fields.get("output_token_count"),
+        cached_input_token_count=fields.get("cached_input_token_count"),
         cost_usd=fields.get("cost_usd"),
     )
 

@@ -35,6 +35,7 @@ from pointsman_server.decision.types import (
     RejectionReason,
     Relaxation,
     RequestFacts,
+    RequestFeature,
     RuntimeSnapshot,
     SearchSpace,
     UtilityColumn,
@@ -45,9 +46,14 @@ Fields = dict[str, Any]
 """A JSON object. It goes no further than this module and `codec`."""
 
 REMEMBERED_COUNT_MAX = 8192
-"""Latencies whose texts are remembered: two of each endpoint of the largest catalog."""
+"""Latencies and names whose texts are remembered: two of each endpoint of the largest catalog."""
 SPACE_FIELDS = ("models", "providers", "endpoints", "skip_models", "skip_providers", "skip_endpoints")
-PRICE_FIELDS = ("input_price_usd_per_mtok", "output_price_usd_per_mtok", "cached_input_price_usd_per_mtok")
+PRICE_FIELDS = (
+    "input_price_usd_per_mtok",
+    "output_price_usd_per_mtok",
+    "cached_input_price_usd_per_mtok",
+    "cache_write_price_usd_per_mtok",
+)
 COUNT_FIELDS = ("context_token_count_max", "output_token_count_max")
 _RUNTIME_DEFAULTS = EndpointRuntime()
 _LATENCY_FIELDS = frozenset({"ttft_s", "inter_token_latency_s"})
@@ -58,14 +64,29 @@ def endpoint_fields(endpoint: Endpoint) -> Fields:
     fields: Fields = {"model": endpoint.model, "provider": endpoint.provider}
     known = {name: getattr(endpoint, name) for name in (*PRICE_FIELDS, *COUNT_FIELDS)}
     fields |= {name: value for name, value in known.items() if value is not None}
-    return fields | _sets(endpoint.capabilities, endpoint.labels)
+    return fields | _sets(endpoint.capabilities, endpoint.labels) | _features("lacks", endpoint.lacks)
 
 
 def endpoint_of(fields: Fields) -> Endpoint:
     """The same back."""
     known = {name: fields.get(name) for name in (*PRICE_FIELDS, *COUNT_FIELDS)}
     capabilities, labels = _sets_of(fields)
-    return Endpoint(fields["model"], fields["provider"], **known, capabilities=capabilities, labels=labels)
+    return Endpoint(
+        fields["model"],
+        fields["provider"],
+        **known,
+        capabilities=capabilities,
+        labels=labels,
+        lacks=_features_of(fields, "lacks"),
+    )
+
+
+def _features(name: str, features: frozenset[RequestFeature]) -> Fields:
+    return {name: sorted(features)} if features else {}
+
+
+def _features_of(fields: Fields, name: str) -> frozenset[RequestFeature]:
+    return frozenset(RequestFeature(feature) for feature in fields.get(name, ()))
 
 
 def _sets(capabilities: frozenset[Capability], labels: frozenset[tuple[str, str]]) -> Fields:
@@ -198,12 +219,17 @@ def facts_fields(facts: RequestFacts) -> Fields:
     fields: Fields = {"input_token_count": facts.input_token_count}
     if facts.output_token_count_max is not None:
         fields["output_token_count_max"] = facts.output_token_count_max
-    return fields | _sets(facts.capabilities, frozenset())
+    return fields | _sets(facts.capabilities, frozenset()) | _features("features", facts.features)
 
 
 def facts_of(fields: Fields) -> RequestFacts:
     """The same back."""
-    return RequestFacts(fields["input_token_count"], fields.get("output_token_count_max"), _sets_of(fields)[0])
+    return RequestFacts(
+        fields["input_token_count"],
+        fields.get("output_token_count_max"),
+        _sets_of(fields)[0],
+        _features_of(fields, "features"),
+    )
 
 
 class SnapshotWriter:
@@ -215,25 +241,37 @@ class SnapshotWriter:
 
     def __init__(self) -> None:
         self._latencies: dict[int, tuple[Latency, str]] = {}
+        self._names: dict[str, str] = {}
 
     def text(self, snapshot: RuntimeSnapshot) -> str:
         """A JSON object by endpoint."""
-        parts = [f"{json.dumps(name)}:{self._runtime(runtime)}" for name, runtime in snapshot.by_endpoint.items()]
+        parts = [f"{self._name(name)}:{self._runtime(runtime)}" for name, runtime in snapshot.by_endpoint.items()]
         return f"{{{','.join(parts)}}}"
 
     def _runtime(self, runtime: EndpointRuntime) -> str:
-        parts = []
-        for name, value, usual in zip(EndpointRuntime._fields, runtime, _RUNTIME_DEFAULTS, strict=True):
+        parts, values = [], tuple[object, ...](runtime)
+        for name, value, usual in zip(EndpointRuntime._fields, values, _RUNTIME_DEFAULTS, strict=True):
             if value == usual:
                 continue
             if isinstance(value, Latency):
                 text = self._latency(value)
             elif isinstance(value, float):
                 text = float.__repr__(value)
+            elif type(value) is int:
+                # As JSON has it, without a call of its encoder.
+                text = int.__repr__(value)
             else:
                 text = json.dumps(value)
             parts.append(f'"{name}":{text}')
         return f"{{{','.join(parts)}}}"
+
+    def _name(self, name: str) -> str:
+        known = self._names.get(name)
+        if known is None:
+            if len(self._names) >= REMEMBERED_COUNT_MAX:
+                self._names.clear()
+            known = self._names[name] = json.dumps(name)
+        return known
 
     def _latency(self, latency: Latency) -> str:
         known = self._latencies.get(id(latency))

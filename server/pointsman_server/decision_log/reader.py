@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pointsman_server.decision_log.codec import DECISION_PREFIX, DamagedLineError, LineReader
+from pointsman_server.decision_log.codec import DECISION_PREFIX, DamagedLineError, LineReader, decision_prefix
 from pointsman_server.decision_log.records import (
     DecisionLogError,
     LoggedCompletion,
@@ -91,25 +91,29 @@ class DecisionLogReader:
         Raises:
             DecisionLogError: the log is of another version.
         """
+        yield from self._requests(DECISION_PREFIX)
+
+    def find(self, decision_id: str) -> LoggedRequest | None:
+        """The decision with that id, or None. The lines of others are not read, and so not known to be whole.
+
+        Raises:
+            DecisionLogError: the log is of another version.
+        """
+        return next(self._requests(decision_prefix(decision_id)), None)
+
+    def _requests(self, prefix: bytes) -> Iterator[LoggedRequest]:
+        """The decisions whose lines begin so, each with what came of it."""
         aftermath = self._aftermath()
         self.damage = Damage()
-        for record in self._records(with_decisions=True):
+        for record in self._records(prefix):
             if isinstance(record, LoggedDecision):
                 found = record.decision_id
                 reports = tuple(aftermath.reports.get(found, ()))
                 yield LoggedRequest(record, aftermath.completions.get(found), reports)
 
-    def find(self, decision_id: str) -> LoggedRequest | None:
-        """The decision with that id, or None.
-
-        Raises:
-            DecisionLogError: the log is of another version.
-        """
-        return next((found for found in self.requests() if found.decision.decision_id == decision_id), None)
-
     def _aftermath(self) -> _Aftermath:
         aftermath = _Aftermath()
-        for record in self._records(with_decisions=False):
+        for record in self._records(None):
             match record:
                 case LoggedCompletion():
                     aftermath.completions[record.decision_id] = record
@@ -117,12 +121,13 @@ class DecisionLogReader:
                     aftermath.reports.setdefault(record.decision_id, []).append(record)
         return aftermath
 
-    def _records(self, *, with_decisions: bool) -> Iterator[Record]:
+    def _records(self, prefix: bytes | None) -> Iterator[Record]:
+        """All records, but of decisions those alone whose lines begin so; None: none of them."""
         for path in self._paths:
             reader = LineReader()
             with path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
-                    if not with_decisions and line.startswith(DECISION_PREFIX):
+                    if line.startswith(DECISION_PREFIX) and not (prefix and line.startswith(prefix)):
                         continue
                     try:
                         record = reader.read(line)

@@ -95,6 +95,8 @@ class LoggedAttempt:
     failure: UpstreamErrorKind | None = None
     input_token_count: int | None = None
     output_token_count: int | None = None
+    cached_input_token_count: int | None = None
+    """Of the input, what the provider had in its prompt cache; None where it did not say."""
     cost_usd: float | None = None
     """None when a price is unknown, or nothing was used."""
 

@@ -208,7 +208,10 @@ def _message_from_proto(message: chat_pb2.Message) -> chat.Message:
         role=_ROLE_FROM_PROTO[message.role],
         parts=tuple(_part_from_proto(part) for part in message.parts),
         name=message.name or None,
-        tool_calls=tuple(chat.ToolCall(call.id, call.name, call.arguments_json) for call in message.tool_calls),
+        tool_calls=tuple(
+            chat.ToolCall(call.id, call.name, call.arguments_json, call.signature or None)
+            for call in message.tool_calls
+        ),
         tool_call_id=message.tool_call_id or None,
     )
 
@@ -501,6 +504,8 @@ def endpoint_to_proto(endpoint: Endpoint) -> routing_pb2.Endpoint:
         max_output_token_count=endpoint.output_token_count_max,
         capabilities=sorted(CAPABILITY_TO_PROTO[capability] for capability in endpoint.capabilities),
         labels=labels_to_proto(endpoint.labels),
+        cache_write_input_price_usd_per_million_tokens=endpoint.cache_write_price_usd_per_mtok,
+        lacks=sorted(feature.value for feature in endpoint.lacks),
     )
 
 
@@ -617,6 +622,7 @@ def tool_call_delta_to_proto(delta: chat.ToolCallDelta) -> chat_pb2.ToolCallDelt
         id=delta.id or "",
         name=delta.name or "",
         arguments_json_fragment=delta.arguments_json_fragment,
+        signature=delta.signature or "",
     )
 
 
@@ -632,6 +638,7 @@ def usage_to_proto(counted: UsageCounted) -> chat_pb2.Usage:
         reasoning_token_count=usage.reasoning_token_count,
         cost_usd=counted.cost_usd,
         estimated=counted.estimated,
+        cache_write_input_token_count=usage.cache_write_input_token_count,
     )
 
 

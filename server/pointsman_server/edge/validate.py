@@ -42,6 +42,8 @@ LABEL_COUNT_MAX = 64
 CAPABILITY_COUNT_MAX = 16
 ATTEMPT_COUNT_MAX = 10
 DECISION_ID_LENGTH_MAX = 64
+SIGNATURE_LENGTH_MAX = 2 * 1024 * 1024
+"""Twice the longest that an answer can bring."""
 ASSIGNMENT_KEY_LENGTH_MAX = 256
 """Room for any user's or conversation's id; what is longer is no id."""
 CONVERSATION_ID_LENGTH_MAX = 256
@@ -235,6 +237,10 @@ def _message(path: str, message: chat_pb2.Message, violations: Violations) -> No
                 violations.add(f"{path}.tool_calls[{index}].id", "is required")
             if not call.name:
                 violations.add(f"{path}.tool_calls[{index}].name", "is required")
+            if len(call.signature) > SIGNATURE_LENGTH_MAX:
+                violations.add(
+                    f"{path}.tool_calls[{index}].signature", f"has more than {SIGNATURE_LENGTH_MAX} characters"
+                )
     if (message.role == chat_pb2.ROLE_TOOL) != bool(message.tool_call_id):
         violations.add(f"{path}.tool_call_id", "is required on a tool's turn, and must be empty on every other")
 

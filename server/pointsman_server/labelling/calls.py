@@ -19,6 +19,7 @@ from pointsman_server.errors import (
 from pointsman_server.labelling.plan import Call
 from pointsman_server.labelling.records import Answered, Failed
 from pointsman_server.providers.base import ChatProvider, UpstreamCall
+from pointsman_server.providers.wire import check_sayable
 
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 """Answers are kept in memory and in the journal; a million tokens are more than any model gives."""
@@ -63,11 +64,14 @@ async def attempt(
     upstream = UpstreamCall(
         upstream_model=call.entry.upstream_model,
         conversation=call.conversation,
+        output_token_count_max=call.entry.endpoint.output_token_count_max,
+        reasoning_control=call.entry.reasoning_control,
         stream=call.entry.stream,
         timeout_s=timeout_s,
     )
     started_s, received = clock_s(), _Received([])
     try:
+        check_sayable(call.conversation, call.entry.endpoint.lacks)
         async with aclosing(provider.complete(upstream)) as batches:
             async for batch in batches:
                 for event in batch:
@@ -120,6 +124,7 @@ def _cost_usd(call: Call, received: _Received) -> float | None:
         input_token_count=input_token_count,
         output_token_count=output_token_count,
         cached_input_token_count=usage.cached_input_token_count or 0,
+        cache_write_input_token_count=usage.cache_write_input_token_count or 0,
     )
 
 

@@ -10,9 +10,10 @@ import hmac
 import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, final
+from typing import Protocol, final
 
-from pointsman_server.chat import Conversation, RequestAllowance, UpstreamEvent
+from pointsman_server.chat import Conversation, ReasoningControl, RequestAllowance, UpstreamEvent
+from pointsman_server.providers.dialects import GENERIC, Dialect, MaxTokensField
 
 CONNECT_TIMEOUT_S = 5.0
 """TCP and TLS take three round trips: 1 s around the globe. Five allow for one lost SYN, which is resent after 1 and 3 s."""
@@ -74,8 +75,14 @@ class ProviderSettings:
     """None sends no key, as local servers want it."""
     headers: tuple[tuple[str, Secret], ...] = ()
     """Sent with every request; they may carry credentials, so their values are masked."""
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """How the provider names the limit on the answer: OpenAI's reasoning models take only the second."""
+    dialect: Dialect = GENERIC
+    """How it differs from other providers of OpenAI's format."""
+    max_tokens_field: MaxTokensField | None = None
+    """How the provider names the limit on the answer; None: as its dialect does."""
+    api_version: str | None = None
+    """The version in the query, where the dialect has the model in the path."""
+    caches_prompts: bool = False
+    """The provider is asked to keep what it has read of each prompt, where it does so only when asked and for a price."""
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     """Longest wait for a connection, also for a free one when `connection_count_max` are in use."""
     idle_timeout_s: float = IDLE_TIMEOUT_S
@@ -96,6 +103,7 @@ class ProviderSettings:
         assert self.base_url.startswith(("http://", "https://")), self.name
         assert "?" not in self.base_url, self.name
         assert "#" not in self.base_url, self.name
+        assert self.dialect.model_in_path == (self.api_version is not None), self.name
         assert min(self.connect_timeout_s, self.idle_timeout_s, self.whole_answer_timeout_s) > 0.0, self.name
         assert min(self.connection_count_max, self.whole_bytes_max, self.stream_bytes_max) > 0, self.name
 
@@ -107,6 +115,10 @@ class UpstreamCall:
     upstream_model: str
     """The provider's own name of the model."""
     conversation: Conversation
+    output_token_count_max: int | None = None
+    """The longest answer that the model can give, for formats that always want a limit; None is unknown."""
+    reasoning_control: ReasoningControl = ReasoningControl.EFFORT
+    """How the model is told how long to think, where its format knows two ways."""
     stream: bool = True
     """False asks for the answer as a whole; its events come as one batch."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)

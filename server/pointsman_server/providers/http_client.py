@@ -26,6 +26,7 @@ from pointsman_server.providers.asyncio_transport import DEADLINE_EXTENSION, Asy
 from pointsman_server.providers.base import ProviderSettings
 from pointsman_server.providers.request_allowance import request_allowance
 from pointsman_server.providers.retry_after import retry_after_s
+from pointsman_server.providers.wire import ErrorAnswer
 
 ERROR_BYTES_MAX = 64 * 1024
 """Enough for any machine-readable error; what lies beyond is an error page."""
@@ -33,6 +34,8 @@ ERROR_BODY_TIMEOUT_S = 1.0
 """The status is known: its body, worth one word of explanation, must not hold up the next attempt for longer."""
 DRAIN_TIMEOUT_S = 0.1
 """After the last event the end of the HTTP body follows at once; a server that keeps the stream open loses its connection."""
+URL_COUNT_MAX = 8192
+"""Two for each endpoint that a catalog can hold."""
 USER_AGENT = "pointsman"
 
 
@@ -52,30 +55,30 @@ class HttpClient:
         self,
         settings: ProviderSettings,
         *,
-        path: str,
         headers: tuple[tuple[str, str], ...],
         unix_s: Callable[[], float],
         tls: ssl.SSLContext,
-        error_code: Callable[[bytes], str],
+        error_answer: Callable[[bytes], ErrorAnswer],
     ) -> None:
         """Nothing is opened yet.
 
         Args:
             settings: Where the provider is, and its limits.
-            path: What all requests are sent to, below `settings.base_url`.
             headers: Sent with every request, in addition to `settings.headers`.
             unix_s: The time of day, for Retry-After dates.
             tls: Which certificates are trusted.
-            error_code: Reads the machine-readable code from the body of an error answer.
+            error_answer: Reads what a machine may repeat from the body of an error answer.
         """
         self._settings = settings
         self._unix_s = unix_s
-        self._error_code = error_code
-        self._url = httpx.URL(settings.base_url.rstrip("/") + path)
+        self._error_answer = error_answer
+        self._base_url = settings.base_url.rstrip("/")
+        self._urls: dict[str, httpx.URL] = {}
+        """By path: as many as there are models, because parsing one takes longer than sending a short request."""
         own_headers = [(name, value.reveal()) for name, value in settings.headers]
         # Each line replaces what the lines before it say of the same header.
         self._headers = httpx.Headers(
-            [(b"Host", self._url.netloc), (b"Accept", b"*/*"), (b"Connection", b"keep-alive")]
+            [(b"Host", httpx.URL(self._base_url).netloc), (b"Accept", b"*/*"), (b"Connection", b"keep-alive")]
         )
         self._headers.update([("user-agent", USER_AGENT), ("accept-encoding", "identity"), *headers, *own_headers])
         self._headers.update([("content-type", "application/json")])
@@ -90,6 +93,7 @@ class HttpClient:
     @asynccontextmanager
     async def post(
         self,
+        path: str,
         body: bytes,
         *,
         headers: tuple[tuple[str, str], ...],
@@ -99,7 +103,7 @@ class HttpClient:
     ) -> AsyncIterator[Answer]:
         """Send JSON and open the answer; whoever leaves before its end closes the connection.
 
-        `on_allowance` is told what the headers say of further requests.
+        `path` is below `settings.base_url`. `on_allowance` is told what the headers say of further requests.
 
         Raises:
             UpstreamError: No connection, no answer in time, or an answer other than 200.
@@ -111,7 +115,7 @@ class HttpClient:
             # The event loop's clock is the one that its timeouts are set by; no other use is made of it.
             extensions[DEADLINE_EXTENSION] = asyncio.get_running_loop().time() + timeout_s
         stream = httpx.ByteStream(body)
-        request = httpx.Request("POST", self._url, headers=sent_headers, stream=stream, extensions=extensions)
+        request = httpx.Request("POST", self._url(path), headers=sent_headers, stream=stream, extensions=extensions)
         try:
             response = await self._transport.handle_async_request(request)
         except httpx.HTTPError as error:
@@ -138,11 +142,22 @@ class HttpClient:
             async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
                 while len(body) < ERROR_BYTES_MAX and (received := await answer.read()):
                     body += received
+        said = self._error_answer(body[:ERROR_BYTES_MAX])
+        asked_s = retry_after_s(response.headers, now_unix_s=self._unix_s())
         return UpstreamStatusError(
             response.status_code,
-            retry_after_s=retry_after_s(response.headers, now_unix_s=self._unix_s()),
-            detail=self._error_code(body[:ERROR_BYTES_MAX]),
+            retry_after_s=said.retry_after_s if asked_s is None else asked_s,
+            detail=said.code,
+            kind=said.kind,
         )
+
+    def _url(self, path: str) -> httpx.URL:
+        url = self._urls.get(path)
+        if url is None:
+            if len(self._urls) == URL_COUNT_MAX:
+                self._urls.clear()
+            url = self._urls[path] = httpx.URL(self._base_url + path)
+        return url
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -6,7 +6,9 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+from pointsman_server.providers.anthropic import AnthropicProvider
 from pointsman_server.providers.base import ChatProvider, ProviderSettings
+from pointsman_server.providers.gemini import GeminiProvider
 from pointsman_server.providers.openai_compatible import OpenAICompatibleProvider
 
 
@@ -19,6 +21,8 @@ class Adapter(Protocol):
 
 
 ADAPTERS: dict[str, Adapter] = {
+    "anthropic": AnthropicProvider,
+    "gemini": GeminiProvider,
     "openai_compatible": OpenAICompatibleProvider,
 }
 

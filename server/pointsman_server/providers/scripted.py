@@ -283,4 +283,6 @@ def event(sent: str) -> bytes:
 
 def _head(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}\r\n".encode()
+    # Providers have statuses of their own, such as 529.
+    phrase = next((known.phrase for known in HTTPStatus if known == status), "Of Its Own")
+    return f"HTTP/1.1 {status} {phrase}\r\n{lines}\r\n".encode()

@@ -35,7 +35,7 @@ class SseEvent:
 class SseParser:
     """Turns one stream's bytes into its events. Not to be used again after an error."""
 
-    __slots__ = ("_after_cr", "_data_lines", "_data_size", "_event", "_event_bytes_max", "_head", "_line", "_started")
+    __slots__ = ("_after_cr", "_data", "_event", "_event_bytes_max", "_has_data", "_head", "_line", "_started")
 
     def __init__(self, *, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
         assert event_bytes_max > 0, event_bytes_max
@@ -47,8 +47,9 @@ class SseParser:
         """The unfinished line."""
         self._after_cr = False
         """The last byte was a CR: a LF that follows belongs to it."""
-        self._data_lines: list[bytes] = []
-        self._data_size = 0
+        self._data = bytearray()
+        """The unfinished event's data. In one piece, because a list of short lines takes a multiple of their length."""
+        self._has_data = False
         self._event = b""
 
     def feed(self, received: bytes) -> Iterator[SseEvent]:
@@ -58,7 +59,7 @@ class SseParser:
             UpstreamProtocolError: A line or an event is longer than `event_bytes_max`; the events before it were given.
         """
         received = received if self._started else self._after_byte_order_mark(received)
-        between_events = not (self._line or self._data_lines or self._event or self._after_cr)
+        between_events = not (self._line or self._has_data or self._event or self._after_cr)
         if not (between_events and received.endswith(b"\n\n") and b"\r" not in received):
             yield from self._feed_lines(received)
             return
@@ -92,9 +93,11 @@ class SseParser:
             if piece:
                 self._take_field(piece)
                 continue
-            if self._data_lines:
+            if self._has_data:
                 yield self._event_so_far()
-            self._data_lines, self._data_size, self._event = [], 0, b""
+                self._data.clear()
+                self._has_data = False
+            self._event = b""
         self._check_size(len(self._line) + len(received) - start)
         self._line += received[start:]
 
@@ -102,15 +105,16 @@ class SseParser:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
-            self._data_size += len(value) + 1
-            self._check_size(self._data_size - 1)
-            self._data_lines.append(value)
+            if self._has_data:
+                self._data += b"\n"
+            self._check_size(len(self._data) + len(value))
+            self._data += value
+            self._has_data = True
         elif name == b"event":
             self._event = value
 
     def _event_so_far(self) -> SseEvent:
-        text = b"\n".join(self._data_lines).decode("utf-8", "replace")
-        return SseEvent(text, self._event.decode("utf-8", "replace") or "message")
+        return SseEvent(self._data.decode("utf-8", "replace"), self._event.decode("utf-8", "replace") or "message")
 
     def _check_size(self, size: int) -> None:
         if size > self._event_bytes_max:

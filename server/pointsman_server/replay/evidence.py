@@ -87,7 +87,13 @@ def _cost_usd(request: LoggedRequest, told: LoggedReport | None, endpoints: Mapp
     if all(endpoints.get(attempt.endpoint_name) == logged.get(attempt.endpoint_name) for attempt in attempts):
         return request.completion.cost_usd
     costs = [
-        _price(endpoints, attempt.endpoint_name, attempt.input_token_count, attempt.output_token_count)
+        _price(
+            endpoints,
+            attempt.endpoint_name,
+            attempt.input_token_count,
+            attempt.output_token_count,
+            cached_count=attempt.cached_input_token_count or 0,
+        )
         for attempt in attempts
         if attempt.output_token_count is not None
     ]
@@ -95,13 +101,21 @@ def _cost_usd(request: LoggedRequest, told: LoggedReport | None, endpoints: Mapp
 
 
 def _price(
-    endpoints: Mapping[str, Endpoint], name: str, input_count: int | None, output_count: int | None
+    endpoints: Mapping[str, Endpoint],
+    name: str,
+    input_count: int | None,
+    output_count: int | None,
+    *,
+    cached_count: int = 0,
 ) -> float | None:
     endpoint = endpoints.get(name)
     if endpoint is None or input_count is None or output_count is None:
         return None
     return cost_usd(
-        endpoint, input_token_count=input_count, output_token_count=output_count, cached_input_token_count=0
+        endpoint,
+        input_token_count=input_count,
+        output_token_count=output_count,
+        cached_input_token_count=cached_count,
     )
 
 

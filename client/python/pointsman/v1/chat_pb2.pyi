@@ -452,22 +452,26 @@ class ToolCall(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id by which the tool's turn answers it. Required."""
     name: _builtins.str
     """The tool's name. Required."""
     arguments_json: _builtins.str
     """The arguments as the model wrote them: JSON by convention, not by guarantee. Empty: none."""
+    signature: _builtins.str
+    """What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         arguments_json: _builtins.str = ...,
+        signature: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "id", b"id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "id", b"id", "name", b"name", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -540,7 +544,7 @@ class SamplingOptions(_message.Message):
     parallel_tool_calls: _builtins.bool
     """Whether several tools may be called at once."""
     reasoning_effort: Global___ReasoningEffort.ValueType
-    """How long a reasoning model should think. Unspecified: the provider decides."""
+    """How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Texts that end the answer. At most 16, none empty."""
@@ -634,6 +638,7 @@ class ToolCallDelta(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_JSON_FRAGMENT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which of the answer's tool calls this belongs to, from 0."""
     id: _builtins.str
@@ -642,6 +647,10 @@ class ToolCallDelta(_message.Message):
     """The tool's name, on its first piece. Empty on later ones."""
     arguments_json_fragment: _builtins.str
     """More of the arguments' JSON text."""
+    signature: _builtins.str
+    """What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+    without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+    """
     def __init__(
         self,
         *,
@@ -649,10 +658,11 @@ class ToolCallDelta(_message.Message):
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         arguments_json_fragment: _builtins.str = ...,
+        signature: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json_fragment", b"arguments_json_fragment", "id", b"id", "index", b"index", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json_fragment", b"arguments_json_fragment", "id", b"id", "index", b"index", "name", b"name", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -672,6 +682,7 @@ class Usage(_message.Message):
     REASONING_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_INPUT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     attempt_number: _builtins.int
     """Number of the attempt, from 1."""
     endpoint: _builtins.str
@@ -687,7 +698,9 @@ class Usage(_message.Message):
     cost_usd: _builtins.float
     """What the attempt cost by the catalog's prices, USD. Absent: the catalog has no price."""
     estimated: _builtins.bool
-    """Whether the counts are Pointsman's estimate, because the provider did not report them."""
+    """Whether the counts are Pointsman's estimate, because the provider did not report them, or the answer broke off."""
+    cache_write_input_token_count: _builtins.int
+    """The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say."""
     def __init__(
         self,
         *,
@@ -699,17 +712,22 @@ class Usage(_message.Message):
         reasoning_token_count: _builtins.int | None = ...,
         cost_usd: _builtins.float | None = ...,
         estimated: _builtins.bool = ...,
+        cache_write_input_token_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_input_token_count", b"_cached_input_token_count", "_cost_usd", b"_cost_usd", "_reasoning_token_count", b"_reasoning_token_count", "cached_input_token_count", b"cached_input_token_count", "cost_usd", b"cost_usd", "reasoning_token_count", b"reasoning_token_count"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_write_input_token_count", b"_cache_write_input_token_count", "_cached_input_token_count", b"_cached_input_token_count", "_cost_usd", b"_cost_usd", "_reasoning_token_count", b"_reasoning_token_count", "cache_write_input_token_count", b"cache_write_input_token_count", "cached_input_token_count", b"cached_input_token_count", "cost_usd", b"cost_usd", "reasoning_token_count", b"reasoning_token_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_input_token_count", b"_cached_input_token_count", "_cost_usd", b"_cost_usd", "_reasoning_token_count", b"_reasoning_token_count", "attempt_number", b"attempt_number", "cached_input_token_count", b"cached_input_token_count", "cost_usd", b"cost_usd", "endpoint", b"endpoint", "estimated", b"estimated", "input_token_count", b"input_token_count", "output_token_count", b"output_token_count", "reasoning_token_count", b"reasoning_token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_write_input_token_count", b"_cache_write_input_token_count", "_cached_input_token_count", b"_cached_input_token_count", "_cost_usd", b"_cost_usd", "_reasoning_token_count", b"_reasoning_token_count", "attempt_number", b"attempt_number", "cache_write_input_token_count", b"cache_write_input_token_count", "cached_input_token_count", b"cached_input_token_count", "cost_usd", b"cost_usd", "endpoint", b"endpoint", "estimated", b"estimated", "input_token_count", b"input_token_count", "output_token_count", b"output_token_count", "reasoning_token_count", b"reasoning_token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cache_write_input_token_count: _TypeAlias = _typing.Literal["cache_write_input_token_count"]  # noqa: Y015
+    _WhichOneofArgType__cache_write_input_token_count: _TypeAlias = _typing.Literal["_cache_write_input_token_count", b"_cache_write_input_token_count"]  # noqa: Y015
     _WhichOneofReturnType__cached_input_token_count: _TypeAlias = _typing.Literal["cached_input_token_count"]  # noqa: Y015
     _WhichOneofArgType__cached_input_token_count: _TypeAlias = _typing.Literal["_cached_input_token_count", b"_cached_input_token_count"]  # noqa: Y015
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
     _WhichOneofReturnType__reasoning_token_count: _TypeAlias = _typing.Literal["reasoning_token_count"]  # noqa: Y015
     _WhichOneofArgType__reasoning_token_count: _TypeAlias = _typing.Literal["_reasoning_token_count", b"_reasoning_token_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_write_input_token_count) -> _WhichOneofReturnType__cache_write_input_token_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_input_token_count) -> _WhichOneofReturnType__cached_input_token_count | None: ...
     @_typing.overload

@@ -1538,6 +1538,8 @@ class Endpoint(_message.Message):
     MAX_OUTPUT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_INPUT_PRICE_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
+    LACKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """model@provider."""
     model: _builtins.str
@@ -1554,6 +1556,8 @@ class Endpoint(_message.Message):
     """Most tokens of prompt and answer together. Absent: unknown."""
     max_output_token_count: _builtins.int
     """Most tokens of an answer. Absent: unknown."""
+    cache_write_input_price_usd_per_million_tokens: _builtins.float
+    """List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[Global___Capability.ValueType]:
         """What it can do."""
@@ -1561,6 +1565,10 @@ class Endpoint(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
         """Its labels: region, retention, ..."""
+
+    @_builtins.property
+    def lacks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed."""
 
     def __init__(
         self,
@@ -1575,11 +1583,15 @@ class Endpoint(_message.Message):
         max_output_token_count: _builtins.int | None = ...,
         capabilities: _abc.Iterable[Global___Capability.ValueType] | None = ...,
         labels: _abc.Iterable[Global___Label] | None = ...,
+        cache_write_input_price_usd_per_million_tokens: _builtins.float | None = ...,
+        lacks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cached_input_price_usd_per_million_tokens", b"_cached_input_price_usd_per_million_tokens", "_input_price_usd_per_million_tokens", b"_input_price_usd_per_million_tokens", "_max_context_token_count", b"_max_context_token_count", "_max_output_token_count", b"_max_output_token_count", "_output_price_usd_per_million_tokens", b"_output_price_usd_per_million_tokens", "cached_input_price_usd_per_million_tokens", b"cached_input_price_usd_per_million_tokens", "input_price_usd_per_million_tokens", b"input_price_usd_per_million_tokens", "max_context_token_count", b"max_context_token_count", "max_output_token_count", b"max_output_token_count", "output_price_usd_per_million_tokens", b"output_price_usd_per_million_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_write_input_price_usd_per_million_tokens", b"_cache_write_input_price_usd_per_million_tokens", "_cached_input_price_usd_per_million_tokens", b"_cached_input_price_usd_per_million_tokens", "_input_price_usd_per_million_tokens", b"_input_price_usd_per_million_tokens", "_max_context_token_count", b"_max_context_token_count", "_max_output_token_count", b"_max_output_token_count", "_output_price_usd_per_million_tokens", b"_output_price_usd_per_million_tokens", "cache_write_input_price_usd_per_million_tokens", b"cache_write_input_price_usd_per_million_tokens", "cached_input_price_usd_per_million_tokens", b"cached_input_price_usd_per_million_tokens", "input_price_usd_per_million_tokens", b"input_price_usd_per_million_tokens", "max_context_token_count", b"max_context_token_count", "max_output_token_count", b"max_output_token_count", "output_price_usd_per_million_tokens", b"output_price_usd_per_million_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cached_input_price_usd_per_million_tokens", b"_cached_input_price_usd_per_million_tokens", "_input_price_usd_per_million_tokens", b"_input_price_usd_per_million_tokens", "_max_context_token_count", b"_max_context_token_count", "_max_output_token_count", b"_max_output_token_count", "_output_price_usd_per_million_tokens", b"_output_price_usd_per_million_tokens", "cached_input_price_usd_per_million_tokens", b"cached_input_price_usd_per_million_tokens", "capabilities", b"capabilities", "input_price_usd_per_million_tokens", b"input_price_usd_per_million_tokens", "labels", b"labels", "max_context_token_count", b"max_context_token_count", "max_output_token_count", b"max_output_token_count", "model", b"model", "name", b"name", "output_price_usd_per_million_tokens", b"output_price_usd_per_million_tokens", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_write_input_price_usd_per_million_tokens", b"_cache_write_input_price_usd_per_million_tokens", "_cached_input_price_usd_per_million_tokens", b"_cached_input_price_usd_per_million_tokens", "_input_price_usd_per_million_tokens", b"_input_price_usd_per_million_tokens", "_max_context_token_count", b"_max_context_token_count", "_max_output_token_count", b"_max_output_token_count", "_output_price_usd_per_million_tokens", b"_output_price_usd_per_million_tokens", "cache_write_input_price_usd_per_million_tokens", b"cache_write_input_price_usd_per_million_tokens", "cached_input_price_usd_per_million_tokens", b"cached_input_price_usd_per_million_tokens", "capabilities", b"capabilities", "input_price_usd_per_million_tokens", b"input_price_usd_per_million_tokens", "labels", b"labels", "lacks", b"lacks", "max_context_token_count", b"max_context_token_count", "max_output_token_count", b"max_output_token_count", "model", b"model", "name", b"name", "output_price_usd_per_million_tokens", b"output_price_usd_per_million_tokens", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cache_write_input_price_usd_per_million_tokens: _TypeAlias = _typing.Literal["cache_write_input_price_usd_per_million_tokens"]  # noqa: Y015
+    _WhichOneofArgType__cache_write_input_price_usd_per_million_tokens: _TypeAlias = _typing.Literal["_cache_write_input_price_usd_per_million_tokens", b"_cache_write_input_price_usd_per_million_tokens"]  # noqa: Y015
     _WhichOneofReturnType__cached_input_price_usd_per_million_tokens: _TypeAlias = _typing.Literal["cached_input_price_usd_per_million_tokens"]  # noqa: Y015
     _WhichOneofArgType__cached_input_price_usd_per_million_tokens: _TypeAlias = _typing.Literal["_cached_input_price_usd_per_million_tokens", b"_cached_input_price_usd_per_million_tokens"]  # noqa: Y015
     _WhichOneofReturnType__input_price_usd_per_million_tokens: _TypeAlias = _typing.Literal["input_price_usd_per_million_tokens"]  # noqa: Y015
@@ -1590,6 +1602,8 @@ class Endpoint(_message.Message):
     _WhichOneofArgType__max_output_token_count: _TypeAlias = _typing.Literal["_max_output_token_count", b"_max_output_token_count"]  # noqa: Y015
     _WhichOneofReturnType__output_price_usd_per_million_tokens: _TypeAlias = _typing.Literal["output_price_usd_per_million_tokens"]  # noqa: Y015
     _WhichOneofArgType__output_price_usd_per_million_tokens: _TypeAlias = _typing.Literal["_output_price_usd_per_million_tokens", b"_output_price_usd_per_million_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_write_input_price_usd_per_million_tokens) -> _WhichOneofReturnType__cache_write_input_price_usd_per_million_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_input_price_usd_per_million_tokens) -> _WhichOneofReturnType__cached_input_price_usd_per_million_tokens | None: ...
     @_typing.overload

@@ -128,6 +128,9 @@ pub struct ToolCall {
     /// The arguments as the model wrote them: JSON by convention, not by guarantee. Empty: none.
     #[prost(string, tag = "3")]
     pub arguments_json: ::prost::alloc::string::String,
+    /// What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came.
+    #[prost(string, tag = "4")]
+    pub signature: ::prost::alloc::string::String,
 }
 /// The shape that an answer must have.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -175,7 +178,7 @@ pub struct SamplingOptions {
     /// Whether several tools may be called at once.
     #[prost(bool, optional, tag = "9")]
     pub parallel_tool_calls: ::core::option::Option<bool>,
-    /// How long a reasoning model should think. Unspecified: the provider decides.
+    /// How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides.
     #[prost(enumeration = "ReasoningEffort", tag = "10")]
     pub reasoning_effort: i32,
 }
@@ -204,6 +207,10 @@ pub struct ToolCallDelta {
     /// More of the arguments' JSON text.
     #[prost(string, tag = "4")]
     pub arguments_json_fragment: ::prost::alloc::string::String,
+    /// What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+    /// without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+    #[prost(string, tag = "5")]
+    pub signature: ::prost::alloc::string::String,
 }
 /// Tokens and money of one attempt. Sent once per attempt that used any.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -229,9 +236,12 @@ pub struct Usage {
     /// What the attempt cost by the catalog's prices, USD. Absent: the catalog has no price.
     #[prost(double, optional, tag = "7")]
     pub cost_usd: ::core::option::Option<f64>,
-    /// Whether the counts are Pointsman's estimate, because the provider did not report them.
+    /// Whether the counts are Pointsman's estimate, because the provider did not report them, or the answer broke off.
     #[prost(bool, tag = "8")]
     pub estimated: bool,
+    /// The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say.
+    #[prost(int64, optional, tag = "9")]
+    pub cache_write_input_token_count: ::core::option::Option<i64>,
 }
 /// Who speaks in a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1148,6 +1158,12 @@ pub struct Endpoint {
     /// Its labels: region, retention, ...
     #[prost(message, repeated, tag = "10")]
     pub labels: ::prost::alloc::vec::Vec<Label>,
+    /// List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input.
+    #[prost(double, optional, tag = "11")]
+    pub cache_write_input_price_usd_per_million_tokens: ::core::option::Option<f64>,
+    /// What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+    #[prost(string, repeated, tag = "12")]
+    pub lacks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What the runtime aggregator knows of an endpoint at an instant.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]

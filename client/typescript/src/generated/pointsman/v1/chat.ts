@@ -183,6 +183,8 @@ export interface ToolCall {
   name: string;
   /** The arguments as the model wrote them: JSON by convention, not by guarantee. Empty: none. */
   argumentsJson: string;
+  /** What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came. */
+  signature: string;
 }
 
 /** The shape that an answer must have. */
@@ -233,7 +235,7 @@ export interface SamplingOptions {
   parallelToolCalls?:
     | boolean
     | undefined;
-  /** How long a reasoning model should think. Unspecified: the provider decides. */
+  /** How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides. */
   reasoningEffort: ReasoningEffort;
 }
 
@@ -255,6 +257,11 @@ export interface ToolCallDelta {
   name: string;
   /** More of the arguments' JSON text. */
   argumentsJsonFragment: string;
+  /**
+   * What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+   * without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+   */
+  signature: string;
 }
 
 /** Tokens and money of one attempt. Sent once per attempt that used any. */
@@ -279,8 +286,10 @@ export interface Usage {
   costUsd?:
     | number
     | undefined;
-  /** Whether the counts are Pointsman's estimate, because the provider did not report them. */
+  /** Whether the counts are Pointsman's estimate, because the provider did not report them, or the answer broke off. */
   estimated: boolean;
+  /** The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say. */
+  cacheWriteInputTokenCount?: bigint | undefined;
 }
 
 function createBaseConversation(): Conversation {
@@ -895,7 +904,7 @@ export const ToolChoice: MessageFns<ToolChoice> = {
 };
 
 function createBaseToolCall(): ToolCall {
-  return { id: "", name: "", argumentsJson: "" };
+  return { id: "", name: "", argumentsJson: "", signature: "" };
 }
 
 export const ToolCall: MessageFns<ToolCall> = {
@@ -908,6 +917,9 @@ export const ToolCall: MessageFns<ToolCall> = {
     }
     if (message.argumentsJson !== "") {
       writer.uint32(26).string(message.argumentsJson);
+    }
+    if (message.signature !== "") {
+      writer.uint32(34).string(message.signature);
     }
     return writer;
   },
@@ -949,6 +961,14 @@ export const ToolCall: MessageFns<ToolCall> = {
             message.argumentsJson = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.signature = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -969,6 +989,7 @@ export const ToolCall: MessageFns<ToolCall> = {
     message.id = object.id ?? "";
     message.name = object.name ?? "";
     message.argumentsJson = object.argumentsJson ?? "";
+    message.signature = object.signature ?? "";
     return message;
   },
 };
@@ -1309,7 +1330,7 @@ export const Delta: MessageFns<Delta> = {
 };
 
 function createBaseToolCallDelta(): ToolCallDelta {
-  return { index: 0, id: "", name: "", argumentsJsonFragment: "" };
+  return { index: 0, id: "", name: "", argumentsJsonFragment: "", signature: "" };
 }
 
 export const ToolCallDelta: MessageFns<ToolCallDelta> = {
@@ -1325,6 +1346,9 @@ export const ToolCallDelta: MessageFns<ToolCallDelta> = {
     }
     if (message.argumentsJsonFragment !== "") {
       writer.uint32(34).string(message.argumentsJsonFragment);
+    }
+    if (message.signature !== "") {
+      writer.uint32(42).string(message.signature);
     }
     return writer;
   },
@@ -1374,6 +1398,14 @@ export const ToolCallDelta: MessageFns<ToolCallDelta> = {
             message.argumentsJsonFragment = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.signature = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1395,6 +1427,7 @@ export const ToolCallDelta: MessageFns<ToolCallDelta> = {
     message.id = object.id ?? "";
     message.name = object.name ?? "";
     message.argumentsJsonFragment = object.argumentsJsonFragment ?? "";
+    message.signature = object.signature ?? "";
     return message;
   },
 };
@@ -1409,6 +1442,7 @@ function createBaseUsage(): Usage {
     reasoningTokenCount: undefined,
     costUsd: undefined,
     estimated: false,
+    cacheWriteInputTokenCount: undefined,
   };
 }
 
@@ -1449,6 +1483,14 @@ export const Usage: MessageFns<Usage> = {
     }
     if (message.estimated !== false) {
       writer.uint32(64).bool(message.estimated);
+    }
+    if (message.cacheWriteInputTokenCount !== undefined) {
+      if (BigInt.asIntN(64, message.cacheWriteInputTokenCount) !== message.cacheWriteInputTokenCount) {
+        throw new globalThis.Error(
+          "value provided for field message.cacheWriteInputTokenCount of type int64 too large",
+        );
+      }
+      writer.uint32(72).int64(message.cacheWriteInputTokenCount);
     }
     return writer;
   },
@@ -1530,6 +1572,14 @@ export const Usage: MessageFns<Usage> = {
             message.estimated = reader.bool();
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.cacheWriteInputTokenCount = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1564,6 +1614,10 @@ export const Usage: MessageFns<Usage> = {
       : undefined;
     message.costUsd = object.costUsd ?? undefined;
     message.estimated = object.estimated ?? false;
+    message.cacheWriteInputTokenCount =
+      (object.cacheWriteInputTokenCount !== undefined && object.cacheWriteInputTokenCount !== null)
+        ? BigInt(object.cacheWriteInputTokenCount)
+        : undefined;
     return message;
   },
 };

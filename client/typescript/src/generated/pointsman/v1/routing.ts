@@ -702,6 +702,12 @@ export interface Endpoint {
   capabilities: Capability[];
   /** Its labels: region, retention, ... */
   labels: Label[];
+  /** List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input. */
+  cacheWriteInputPriceUsdPerMillionTokens?:
+    | number
+    | undefined;
+  /** What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed. */
+  lacks: string[];
 }
 
 /** What the runtime aggregator knows of an endpoint at an instant. */
@@ -3676,6 +3682,8 @@ function createBaseEndpoint(): Endpoint {
     maxOutputTokenCount: undefined,
     capabilities: [],
     labels: [],
+    cacheWriteInputPriceUsdPerMillionTokens: undefined,
+    lacks: [],
   };
 }
 
@@ -3720,6 +3728,12 @@ export const Endpoint: MessageFns<Endpoint> = {
     }
     for (const v of message.labels) {
       Label.encode(v!, writer.uint32(82).fork()).join();
+    }
+    if (message.cacheWriteInputPriceUsdPerMillionTokens !== undefined) {
+      writer.uint32(89).double(message.cacheWriteInputPriceUsdPerMillionTokens);
+    }
+    for (const v of message.lacks) {
+      writer.uint32(98).string(v!);
     }
     return writer;
   },
@@ -3827,6 +3841,22 @@ export const Endpoint: MessageFns<Endpoint> = {
             message.labels.push(Label.decode(reader, reader.uint32()));
             continue;
           }
+          case 11: {
+            if (tag !== 89) {
+              break;
+            }
+
+            message.cacheWriteInputPriceUsdPerMillionTokens = reader.double();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.lacks.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3858,6 +3888,8 @@ export const Endpoint: MessageFns<Endpoint> = {
       : undefined;
     message.capabilities = object.capabilities?.map((e) => e) || [];
     message.labels = object.labels?.map((e) => Label.fromPartial(e)) || [];
+    message.cacheWriteInputPriceUsdPerMillionTokens = object.cacheWriteInputPriceUsdPerMillionTokens ?? undefined;
+    message.lacks = object.lacks?.map((e) => e) || [];
     return message;
   },
 };

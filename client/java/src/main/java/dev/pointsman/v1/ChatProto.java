@@ -121,58 +121,61 @@ public final class ChatProto extends com.google.protobuf.GeneratedFile {
       "\022\023\n\013description\030\002 \001(\t\022\036\n\026parameters_json" +
       "_schema\030\003 \001(\t\022\016\n\006strict\030\004 \001(\010\"F\n\nToolCho" +
       "ice\022*\n\004mode\030\001 \001(\0162\034.pointsman.v1.ToolCho" +
-      "iceMode\022\014\n\004name\030\002 \001(\t\"<\n\010ToolCall\022\n\n\002id\030" +
+      "iceMode\022\014\n\004name\030\002 \001(\t\"O\n\010ToolCall\022\n\n\002id\030" +
       "\001 \001(\t\022\014\n\004name\030\002 \001(\t\022\026\n\016arguments_json\030\003 " +
-      "\001(\t\"z\n\016ResponseFormat\022.\n\004kind\030\001 \001(\0162 .po" +
-      "intsman.v1.ResponseFormatKind\022\023\n\013schema_" +
-      "name\030\002 \001(\t\022\023\n\013json_schema\030\003 \001(\t\022\016\n\006stric" +
-      "t\030\004 \001(\010\"\276\003\n\017SamplingOptions\022\030\n\013temperatu" +
-      "re\030\001 \001(\001H\000\210\001\001\022\022\n\005top_p\030\002 \001(\001H\001\210\001\001\022\022\n\005top" +
-      "_k\030\003 \001(\005H\002\210\001\001\022#\n\026max_output_token_count\030" +
-      "\004 \001(\005H\003\210\001\001\022\014\n\004stop\030\005 \003(\t\022\021\n\004seed\030\006 \001(\003H\004" +
-      "\210\001\001\022\035\n\020presence_penalty\030\007 \001(\001H\005\210\001\001\022\036\n\021fr" +
-      "equency_penalty\030\010 \001(\001H\006\210\001\001\022 \n\023parallel_t" +
-      "ool_calls\030\t \001(\010H\007\210\001\001\0227\n\020reasoning_effort" +
-      "\030\n \001(\0162\035.pointsman.v1.ReasoningEffortB\016\n" +
-      "\014_temperatureB\010\n\006_top_pB\010\n\006_top_kB\031\n\027_ma" +
-      "x_output_token_countB\007\n\005_seedB\023\n\021_presen" +
-      "ce_penaltyB\024\n\022_frequency_penaltyB\026\n\024_par" +
-      "allel_tool_calls\"(\n\005Delta\022\014\n\004text\030\001 \001(\t\022" +
-      "\021\n\treasoning\030\002 \001(\t\"Y\n\rToolCallDelta\022\r\n\005i" +
-      "ndex\030\001 \001(\005\022\n\n\002id\030\002 \001(\t\022\014\n\004name\030\003 \001(\t\022\037\n\027" +
-      "arguments_json_fragment\030\004 \001(\t\"\241\002\n\005Usage\022" +
-      "\026\n\016attempt_number\030\001 \001(\005\022\020\n\010endpoint\030\002 \001(" +
-      "\t\022\031\n\021input_token_count\030\003 \001(\003\022\032\n\022output_t" +
-      "oken_count\030\004 \001(\003\022%\n\030cached_input_token_c" +
-      "ount\030\005 \001(\003H\000\210\001\001\022\"\n\025reasoning_token_count" +
-      "\030\006 \001(\003H\001\210\001\001\022\025\n\010cost_usd\030\007 \001(\001H\002\210\001\001\022\021\n\tes" +
-      "timated\030\010 \001(\010B\033\n\031_cached_input_token_cou" +
-      "ntB\030\n\026_reasoning_token_countB\013\n\t_cost_us" +
-      "d*_\n\004Role\022\024\n\020ROLE_UNSPECIFIED\020\000\022\017\n\013ROLE_" +
-      "SYSTEM\020\001\022\r\n\tROLE_USER\020\002\022\022\n\016ROLE_ASSISTAN" +
-      "T\020\003\022\r\n\tROLE_TOOL\020\004*X\n\013ImageDetail\022\034\n\030IMA" +
-      "GE_DETAIL_UNSPECIFIED\020\000\022\024\n\020IMAGE_DETAIL_" +
-      "LOW\020\001\022\025\n\021IMAGE_DETAIL_HIGH\020\002*\243\001\n\016ToolCho" +
-      "iceMode\022 \n\034TOOL_CHOICE_MODE_UNSPECIFIED\020" +
-      "\000\022\031\n\025TOOL_CHOICE_MODE_AUTO\020\001\022\031\n\025TOOL_CHO" +
-      "ICE_MODE_NONE\020\002\022\035\n\031TOOL_CHOICE_MODE_REQU" +
-      "IRED\020\003\022\032\n\026TOOL_CHOICE_MODE_NAMED\020\004*\245\001\n\022R" +
-      "esponseFormatKind\022$\n RESPONSE_FORMAT_KIN" +
-      "D_UNSPECIFIED\020\000\022\035\n\031RESPONSE_FORMAT_KIND_" +
-      "TEXT\020\001\022$\n RESPONSE_FORMAT_KIND_JSON_OBJE" +
-      "CT\020\002\022$\n RESPONSE_FORMAT_KIND_JSON_SCHEMA" +
-      "\020\003*\243\001\n\017ReasoningEffort\022 \n\034REASONING_EFFO" +
-      "RT_UNSPECIFIED\020\000\022\034\n\030REASONING_EFFORT_MIN" +
-      "IMAL\020\001\022\030\n\024REASONING_EFFORT_LOW\020\002\022\033\n\027REAS" +
-      "ONING_EFFORT_MEDIUM\020\003\022\031\n\025REASONING_EFFOR" +
-      "T_HIGH\020\004*\270\001\n\014FinishReason\022\035\n\031FINISH_REAS" +
-      "ON_UNSPECIFIED\020\000\022\026\n\022FINISH_REASON_STOP\020\001" +
-      "\022\030\n\024FINISH_REASON_LENGTH\020\002\022\034\n\030FINISH_REA" +
-      "SON_TOOL_CALLS\020\003\022 \n\034FINISH_REASON_CONTEN" +
-      "T_FILTER\020\004\022\027\n\023FINISH_REASON_OTHER\020\005Bp\n\020d" +
-      "ev.pointsman.v1B\tChatProtoP\001Z@github.com" +
-      "/pointsman/pointsman/client/go/pointsman" +
-      "v1;pointsmanv1\252\002\014Pointsman.V1b\006proto3"
+      "\001(\t\022\021\n\tsignature\030\004 \001(\t\"z\n\016ResponseFormat" +
+      "\022.\n\004kind\030\001 \001(\0162 .pointsman.v1.ResponseFo" +
+      "rmatKind\022\023\n\013schema_name\030\002 \001(\t\022\023\n\013json_sc" +
+      "hema\030\003 \001(\t\022\016\n\006strict\030\004 \001(\010\"\276\003\n\017SamplingO" +
+      "ptions\022\030\n\013temperature\030\001 \001(\001H\000\210\001\001\022\022\n\005top_" +
+      "p\030\002 \001(\001H\001\210\001\001\022\022\n\005top_k\030\003 \001(\005H\002\210\001\001\022#\n\026max_" +
+      "output_token_count\030\004 \001(\005H\003\210\001\001\022\014\n\004stop\030\005 " +
+      "\003(\t\022\021\n\004seed\030\006 \001(\003H\004\210\001\001\022\035\n\020presence_penal" +
+      "ty\030\007 \001(\001H\005\210\001\001\022\036\n\021frequency_penalty\030\010 \001(\001" +
+      "H\006\210\001\001\022 \n\023parallel_tool_calls\030\t \001(\010H\007\210\001\001\022" +
+      "7\n\020reasoning_effort\030\n \001(\0162\035.pointsman.v1" +
+      ".ReasoningEffortB\016\n\014_temperatureB\010\n\006_top" +
+      "_pB\010\n\006_top_kB\031\n\027_max_output_token_countB" +
+      "\007\n\005_seedB\023\n\021_presence_penaltyB\024\n\022_freque" +
+      "ncy_penaltyB\026\n\024_parallel_tool_calls\"(\n\005D" +
+      "elta\022\014\n\004text\030\001 \001(\t\022\021\n\treasoning\030\002 \001(\t\"l\n" +
+      "\rToolCallDelta\022\r\n\005index\030\001 \001(\005\022\n\n\002id\030\002 \001(" +
+      "\t\022\014\n\004name\030\003 \001(\t\022\037\n\027arguments_json_fragme" +
+      "nt\030\004 \001(\t\022\021\n\tsignature\030\005 \001(\t\"\357\002\n\005Usage\022\026\n" +
+      "\016attempt_number\030\001 \001(\005\022\020\n\010endpoint\030\002 \001(\t\022" +
+      "\031\n\021input_token_count\030\003 \001(\003\022\032\n\022output_tok" +
+      "en_count\030\004 \001(\003\022%\n\030cached_input_token_cou" +
+      "nt\030\005 \001(\003H\000\210\001\001\022\"\n\025reasoning_token_count\030\006" +
+      " \001(\003H\001\210\001\001\022\025\n\010cost_usd\030\007 \001(\001H\002\210\001\001\022\021\n\testi" +
+      "mated\030\010 \001(\010\022*\n\035cache_write_input_token_c" +
+      "ount\030\t \001(\003H\003\210\001\001B\033\n\031_cached_input_token_c" +
+      "ountB\030\n\026_reasoning_token_countB\013\n\t_cost_" +
+      "usdB \n\036_cache_write_input_token_count*_\n" +
+      "\004Role\022\024\n\020ROLE_UNSPECIFIED\020\000\022\017\n\013ROLE_SYST" +
+      "EM\020\001\022\r\n\tROLE_USER\020\002\022\022\n\016ROLE_ASSISTANT\020\003\022" +
+      "\r\n\tROLE_TOOL\020\004*X\n\013ImageDetail\022\034\n\030IMAGE_D" +
+      "ETAIL_UNSPECIFIED\020\000\022\024\n\020IMAGE_DETAIL_LOW\020" +
+      "\001\022\025\n\021IMAGE_DETAIL_HIGH\020\002*\243\001\n\016ToolChoiceM" +
+      "ode\022 \n\034TOOL_CHOICE_MODE_UNSPECIFIED\020\000\022\031\n" +
+      "\025TOOL_CHOICE_MODE_AUTO\020\001\022\031\n\025TOOL_CHOICE_" +
+      "MODE_NONE\020\002\022\035\n\031TOOL_CHOICE_MODE_REQUIRED" +
+      "\020\003\022\032\n\026TOOL_CHOICE_MODE_NAMED\020\004*\245\001\n\022Respo" +
+      "nseFormatKind\022$\n RESPONSE_FORMAT_KIND_UN" +
+      "SPECIFIED\020\000\022\035\n\031RESPONSE_FORMAT_KIND_TEXT" +
+      "\020\001\022$\n RESPONSE_FORMAT_KIND_JSON_OBJECT\020\002" +
+      "\022$\n RESPONSE_FORMAT_KIND_JSON_SCHEMA\020\003*\243" +
+      "\001\n\017ReasoningEffort\022 \n\034REASONING_EFFORT_U" +
+      "NSPECIFIED\020\000\022\034\n\030REASONING_EFFORT_MINIMAL" +
+      "\020\001\022\030\n\024REASONING_EFFORT_LOW\020\002\022\033\n\027REASONIN" +
+      "G_EFFORT_MEDIUM\020\003\022\031\n\025REASONING_EFFORT_HI" +
+      "GH\020\004*\270\001\n\014FinishReason\022\035\n\031FINISH_REASON_U" +
+      "NSPECIFIED\020\000\022\026\n\022FINISH_REASON_STOP\020\001\022\030\n\024" +
+      "FINISH_REASON_LENGTH\020\002\022\034\n\030FINISH_REASON_" +
+      "TOOL_CALLS\020\003\022 \n\034FINISH_REASON_CONTENT_FI" +
+      "LTER\020\004\022\027\n\023FINISH_REASON_OTHER\020\005Bp\n\020dev.p" +
+      "ointsman.v1B\tChatProtoP\001Z@github.com/poi" +
+      "ntsman/pointsman/client/go/pointsmanv1;p" +
+      "ointsmanv1\252\002\014Pointsman.V1b\006proto3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,
@@ -225,7 +228,7 @@ public final class ChatProto extends com.google.protobuf.GeneratedFile {
     internal_static_pointsman_v1_ToolCall_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_pointsman_v1_ToolCall_descriptor,
-        new java.lang.String[] { "Id", "Name", "ArgumentsJson", });
+        new java.lang.String[] { "Id", "Name", "ArgumentsJson", "Signature", });
     internal_static_pointsman_v1_ResponseFormat_descriptor =
       getDescriptor().getMessageType(8);
     internal_static_pointsman_v1_ResponseFormat_fieldAccessorTable = new
@@ -249,13 +252,13 @@ public final class ChatProto extends com.google.protobuf.GeneratedFile {
     internal_static_pointsman_v1_ToolCallDelta_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_pointsman_v1_ToolCallDelta_descriptor,
-        new java.lang.String[] { "Index", "Id", "Name", "ArgumentsJsonFragment", });
+        new java.lang.String[] { "Index", "Id", "Name", "ArgumentsJsonFragment", "Signature", });
     internal_static_pointsman_v1_Usage_descriptor =
       getDescriptor().getMessageType(12);
     internal_static_pointsman_v1_Usage_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_pointsman_v1_Usage_descriptor,
-        new java.lang.String[] { "AttemptNumber", "Endpoint", "InputTokenCount", "OutputTokenCount", "CachedInputTokenCount", "ReasoningTokenCount", "CostUsd", "Estimated", });
+        new java.lang.String[] { "AttemptNumber", "Endpoint", "InputTokenCount", "OutputTokenCount", "CachedInputTokenCount", "ReasoningTokenCount", "CostUsd", "Estimated", "CacheWriteInputTokenCount", });
     descriptor.resolveAllFeaturesImmutable();
   }
 

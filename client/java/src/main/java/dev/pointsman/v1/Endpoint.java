@@ -37,6 +37,8 @@ private static final long serialVersionUID = 0L;
     provider_ = "";
     capabilities_ = emptyIntList();
     labels_ = java.util.Collections.emptyList();
+    lacks_ =
+        com.google.protobuf.LazyStringArrayList.emptyList();
   }
 
   public static final com.google.protobuf.Descriptors.Descriptor
@@ -474,6 +476,86 @@ private static final long serialVersionUID = 0L;
     return labels_.get(index);
   }
 
+  public static final int CACHE_WRITE_INPUT_PRICE_USD_PER_MILLION_TOKENS_FIELD_NUMBER = 11;
+  private double cacheWriteInputPriceUsdPerMillionTokens_ = 0D;
+  /**
+   * <pre>
+   * List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input.
+   * </pre>
+   *
+   * <code>optional double cache_write_input_price_usd_per_million_tokens = 11;</code>
+   * @return Whether the cacheWriteInputPriceUsdPerMillionTokens field is set.
+   */
+  @java.lang.Override
+  public boolean hasCacheWriteInputPriceUsdPerMillionTokens() {
+    return ((bitField0_ & 0x00000020) != 0);
+  }
+  /**
+   * <pre>
+   * List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input.
+   * </pre>
+   *
+   * <code>optional double cache_write_input_price_usd_per_million_tokens = 11;</code>
+   * @return The cacheWriteInputPriceUsdPerMillionTokens.
+   */
+  @java.lang.Override
+  public double getCacheWriteInputPriceUsdPerMillionTokens() {
+    return cacheWriteInputPriceUsdPerMillionTokens_;
+  }
+
+  public static final int LACKS_FIELD_NUMBER = 12;
+  @SuppressWarnings("serial")
+  private com.google.protobuf.LazyStringArrayList lacks_ =
+      com.google.protobuf.LazyStringArrayList.emptyList();
+  /**
+   * <pre>
+   * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+   * </pre>
+   *
+   * <code>repeated string lacks = 12;</code>
+   * @return A list containing the lacks.
+   */
+  public com.google.protobuf.ProtocolStringList
+      getLacksList() {
+    return lacks_;
+  }
+  /**
+   * <pre>
+   * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+   * </pre>
+   *
+   * <code>repeated string lacks = 12;</code>
+   * @return The count of lacks.
+   */
+  public int getLacksCount() {
+    return lacks_.size();
+  }
+  /**
+   * <pre>
+   * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+   * </pre>
+   *
+   * <code>repeated string lacks = 12;</code>
+   * @param index The index of the element to return.
+   * @return The lacks at the given index.
+   */
+  public java.lang.String getLacks(int index) {
+    return lacks_.get(index);
+  }
+  /**
+   * <pre>
+   * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+   * </pre>
+   *
+   * <code>repeated string lacks = 12;</code>
+   * @param index The index of the value to return.
+   * @return The bytes of the lacks at the given index.
+   */
+  public com.google.protobuf.ByteString
+      getLacksBytes(int index) {
+    return lacks_.getByteString(index);
+  }
+
   private byte memoizedIsInitialized = -1;
   @java.lang.Override
   public final boolean isInitialized() {
@@ -522,6 +604,12 @@ private static final long serialVersionUID = 0L;
     }
     for (int i = 0; i < labels_.size(); i++) {
       output.writeMessage(10, labels_.get(i));
+    }
+    if (((bitField0_ & 0x00000020) != 0)) {
+      output.writeDouble(11, cacheWriteInputPriceUsdPerMillionTokens_);
+    }
+    for (int i = 0; i < lacks_.size(); i++) {
+      com.google.protobuf.GeneratedMessage.writeString(output, 12, lacks_.getRaw(i));
     }
     getUnknownFields().writeTo(output);
   }
@@ -577,6 +665,18 @@ private static final long serialVersionUID = 0L;
           }
           size += 1 * count;
         }
+    if (((bitField0_ & 0x00000020) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeDoubleSize(11, cacheWriteInputPriceUsdPerMillionTokens_);
+    }
+    {
+      int dataSize = 0;
+      for (int i = 0; i < lacks_.size(); i++) {
+        dataSize += computeStringSizeNoTag(lacks_.getRaw(i));
+      }
+      size += dataSize;
+      size += 1 * getLacksList().size();
+    }
     return size;
   }
   @java.lang.Override
@@ -638,6 +738,14 @@ private static final long serialVersionUID = 0L;
     if (!capabilities_.equals(other.capabilities_)) return false;
     if (!getLabelsList()
         .equals(other.getLabelsList())) return false;
+    if (hasCacheWriteInputPriceUsdPerMillionTokens() != other.hasCacheWriteInputPriceUsdPerMillionTokens()) return false;
+    if (hasCacheWriteInputPriceUsdPerMillionTokens()) {
+      if (java.lang.Double.doubleToLongBits(getCacheWriteInputPriceUsdPerMillionTokens())
+          != java.lang.Double.doubleToLongBits(
+              other.getCacheWriteInputPriceUsdPerMillionTokens())) return false;
+    }
+    if (!getLacksList()
+        .equals(other.getLacksList())) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -687,6 +795,15 @@ private static final long serialVersionUID = 0L;
     if (getLabelsCount() > 0) {
       hash = (37 * hash) + LABELS_FIELD_NUMBER;
       hash = (53 * hash) + getLabelsList().hashCode();
+    }
+    if (hasCacheWriteInputPriceUsdPerMillionTokens()) {
+      hash = (37 * hash) + CACHE_WRITE_INPUT_PRICE_USD_PER_MILLION_TOKENS_FIELD_NUMBER;
+      hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
+          java.lang.Double.doubleToLongBits(getCacheWriteInputPriceUsdPerMillionTokens()));
+    }
+    if (getLacksCount() > 0) {
+      hash = (37 * hash) + LACKS_FIELD_NUMBER;
+      hash = (53 * hash) + getLacksList().hashCode();
     }
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
@@ -839,6 +956,9 @@ private static final long serialVersionUID = 0L;
         labelsBuilder_.clear();
       }
       bitField0_ = (bitField0_ & ~0x00000200);
+      cacheWriteInputPriceUsdPerMillionTokens_ = 0D;
+      lacks_ =
+          com.google.protobuf.LazyStringArrayList.emptyList();
       return this;
     }
 
@@ -918,6 +1038,14 @@ private static final long serialVersionUID = 0L;
       if (((from_bitField0_ & 0x00000100) != 0)) {
         capabilities_.makeImmutable();
         result.capabilities_ = capabilities_;
+      }
+      if (((from_bitField0_ & 0x00000400) != 0)) {
+        result.cacheWriteInputPriceUsdPerMillionTokens_ = cacheWriteInputPriceUsdPerMillionTokens_;
+        to_bitField0_ |= 0x00000020;
+      }
+      if (((from_bitField0_ & 0x00000800) != 0)) {
+        lacks_.makeImmutable();
+        result.lacks_ = lacks_;
       }
       result.bitField0_ |= to_bitField0_;
     }
@@ -1000,6 +1128,19 @@ private static final long serialVersionUID = 0L;
             labelsBuilder_.addAllMessages(other.labels_);
           }
         }
+      }
+      if (other.hasCacheWriteInputPriceUsdPerMillionTokens()) {
+        setCacheWriteInputPriceUsdPerMillionTokens(other.getCacheWriteInputPriceUsdPerMillionTokens());
+      }
+      if (!other.lacks_.isEmpty()) {
+        if (lacks_.isEmpty()) {
+          lacks_ = other.lacks_;
+          bitField0_ |= 0x00000800;
+        } else {
+          ensureLacksIsMutable();
+          lacks_.addAll(other.lacks_);
+        }
+        onChanged();
       }
       this.mergeUnknownFields(other.getUnknownFields());
       onChanged();
@@ -1096,6 +1237,16 @@ private static final long serialVersionUID = 0L;
               }
               break;
             } // case 82
+            case 89: {
+              cacheWriteInputPriceUsdPerMillionTokens_ = input.readDouble();
+              bitField0_ |= 0x00000400;
+              break;
+            } // case 89
+            case 98: {
+              ensureLacksIsMutable();
+              lacks_.add(input.readStringRequireUtf8());
+              break;
+            } // case 98
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -2165,6 +2316,209 @@ private static final long serialVersionUID = 0L;
         labels_ = null;
       }
       return labelsBuilder_;
+    }
+
+    private double cacheWriteInputPriceUsdPerMillionTokens_ ;
+    /**
+     * <pre>
+     * List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input.
+     * </pre>
+     *
+     * <code>optional double cache_write_input_price_usd_per_million_tokens = 11;</code>
+     * @return Whether the cacheWriteInputPriceUsdPerMillionTokens field is set.
+     */
+    @java.lang.Override
+    public boolean hasCacheWriteInputPriceUsdPerMillionTokens() {
+      return ((bitField0_ & 0x00000400) != 0);
+    }
+    /**
+     * <pre>
+     * List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input.
+     * </pre>
+     *
+     * <code>optional double cache_write_input_price_usd_per_million_tokens = 11;</code>
+     * @return The cacheWriteInputPriceUsdPerMillionTokens.
+     */
+    @java.lang.Override
+    public double getCacheWriteInputPriceUsdPerMillionTokens() {
+      return cacheWriteInputPriceUsdPerMillionTokens_;
+    }
+    /**
+     * <pre>
+     * List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input.
+     * </pre>
+     *
+     * <code>optional double cache_write_input_price_usd_per_million_tokens = 11;</code>
+     * @param value The cacheWriteInputPriceUsdPerMillionTokens to set.
+     * @return This builder for chaining.
+     */
+    public Builder setCacheWriteInputPriceUsdPerMillionTokens(double value) {
+
+      cacheWriteInputPriceUsdPerMillionTokens_ = value;
+      bitField0_ |= 0x00000400;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input.
+     * </pre>
+     *
+     * <code>optional double cache_write_input_price_usd_per_million_tokens = 11;</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearCacheWriteInputPriceUsdPerMillionTokens() {
+      bitField0_ = (bitField0_ & ~0x00000400);
+      cacheWriteInputPriceUsdPerMillionTokens_ = 0D;
+      onChanged();
+      return this;
+    }
+
+    private com.google.protobuf.LazyStringArrayList lacks_ =
+        com.google.protobuf.LazyStringArrayList.emptyList();
+    private void ensureLacksIsMutable() {
+      if (!lacks_.isModifiable()) {
+        lacks_ = new com.google.protobuf.LazyStringArrayList(lacks_);
+      }
+      bitField0_ |= 0x00000800;
+    }
+    /**
+     * <pre>
+     * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+     * </pre>
+     *
+     * <code>repeated string lacks = 12;</code>
+     * @return A list containing the lacks.
+     */
+    public com.google.protobuf.ProtocolStringList
+        getLacksList() {
+      lacks_.makeImmutable();
+      return lacks_;
+    }
+    /**
+     * <pre>
+     * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+     * </pre>
+     *
+     * <code>repeated string lacks = 12;</code>
+     * @return The count of lacks.
+     */
+    public int getLacksCount() {
+      return lacks_.size();
+    }
+    /**
+     * <pre>
+     * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+     * </pre>
+     *
+     * <code>repeated string lacks = 12;</code>
+     * @param index The index of the element to return.
+     * @return The lacks at the given index.
+     */
+    public java.lang.String getLacks(int index) {
+      return lacks_.get(index);
+    }
+    /**
+     * <pre>
+     * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+     * </pre>
+     *
+     * <code>repeated string lacks = 12;</code>
+     * @param index The index of the value to return.
+     * @return The bytes of the lacks at the given index.
+     */
+    public com.google.protobuf.ByteString
+        getLacksBytes(int index) {
+      return lacks_.getByteString(index);
+    }
+    /**
+     * <pre>
+     * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+     * </pre>
+     *
+     * <code>repeated string lacks = 12;</code>
+     * @param index The index to set the value at.
+     * @param value The lacks to set.
+     * @return This builder for chaining.
+     */
+    public Builder setLacks(
+        int index, java.lang.String value) {
+      if (value == null) { throw new NullPointerException(); }
+      ensureLacksIsMutable();
+      lacks_.set(index, value);
+      bitField0_ |= 0x00000800;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+     * </pre>
+     *
+     * <code>repeated string lacks = 12;</code>
+     * @param value The lacks to add.
+     * @return This builder for chaining.
+     */
+    public Builder addLacks(
+        java.lang.String value) {
+      if (value == null) { throw new NullPointerException(); }
+      ensureLacksIsMutable();
+      lacks_.add(value);
+      bitField0_ |= 0x00000800;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+     * </pre>
+     *
+     * <code>repeated string lacks = 12;</code>
+     * @param values The lacks to add.
+     * @return This builder for chaining.
+     */
+    public Builder addAllLacks(
+        java.lang.Iterable<java.lang.String> values) {
+      ensureLacksIsMutable();
+      com.google.protobuf.AbstractMessageLite.Builder.addAll(
+          values, lacks_);
+      bitField0_ |= 0x00000800;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+     * </pre>
+     *
+     * <code>repeated string lacks = 12;</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearLacks() {
+      lacks_ =
+        com.google.protobuf.LazyStringArrayList.emptyList();
+      bitField0_ = (bitField0_ & ~0x00000800);;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+     * </pre>
+     *
+     * <code>repeated string lacks = 12;</code>
+     * @param value The bytes of the lacks to add.
+     * @return This builder for chaining.
+     */
+    public Builder addLacksBytes(
+        com.google.protobuf.ByteString value) {
+      if (value == null) { throw new NullPointerException(); }
+      checkByteStringIsUtf8(value);
+      ensureLacksIsMutable();
+      lacks_.add(value);
+      bitField0_ |= 0x00000800;
+      onChanged();
+      return this;
     }
 
     // @@protoc_insertion_point(builder_scope:pointsman.v1.Endpoint)

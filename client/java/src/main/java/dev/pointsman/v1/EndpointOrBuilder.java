@@ -257,4 +257,64 @@ public interface EndpointOrBuilder extends
    */
   dev.pointsman.v1.LabelOrBuilder getLabelsOrBuilder(
       int index);
+
+  /**
+   * <pre>
+   * List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input.
+   * </pre>
+   *
+   * <code>optional double cache_write_input_price_usd_per_million_tokens = 11;</code>
+   * @return Whether the cacheWriteInputPriceUsdPerMillionTokens field is set.
+   */
+  boolean hasCacheWriteInputPriceUsdPerMillionTokens();
+  /**
+   * <pre>
+   * List price of input that is written to the provider's prompt cache, USD per million tokens. Absent: as other input.
+   * </pre>
+   *
+   * <code>optional double cache_write_input_price_usd_per_million_tokens = 11;</code>
+   * @return The cacheWriteInputPriceUsdPerMillionTokens.
+   */
+  double getCacheWriteInputPriceUsdPerMillionTokens();
+
+  /**
+   * <pre>
+   * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+   * </pre>
+   *
+   * <code>repeated string lacks = 12;</code>
+   * @return A list containing the lacks.
+   */
+  java.util.List<java.lang.String>
+      getLacksList();
+  /**
+   * <pre>
+   * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+   * </pre>
+   *
+   * <code>repeated string lacks = 12;</code>
+   * @return The count of lacks.
+   */
+  int getLacksCount();
+  /**
+   * <pre>
+   * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+   * </pre>
+   *
+   * <code>repeated string lacks = 12;</code>
+   * @param index The index of the element to return.
+   * @return The lacks at the given index.
+   */
+  java.lang.String getLacks(int index);
+  /**
+   * <pre>
+   * What it can't do of what a request may ask for, by the names of docs/configuration.md, such as seed.
+   * </pre>
+   *
+   * <code>repeated string lacks = 12;</code>
+   * @param index The index of the value to return.
+   * @return The bytes of the lacks at the given index.
+   */
+  com.google.protobuf.ByteString
+      getLacksBytes(int index);
 }

@@ -312,7 +312,7 @@ public final class RoutingProto extends com.google.protobuf.GeneratedFile {
       "\026\n\016attempt_number\030\001 \001(\005\022\020\n\010endpoint\030\002 \001(" +
       "\t\022.\n\004kind\030\003 \001(\0162 .pointsman.v1.AttemptFa" +
       "ilureKind\022\017\n\007message\030\004 \001(\t\022+\n\010duration\030\005" +
-      " \001(\0132\031.google.protobuf.Duration\"\250\004\n\010Endp" +
+      " \001(\0132\031.google.protobuf.Duration\"\247\005\n\010Endp" +
       "oint\022\014\n\004name\030\001 \001(\t\022\r\n\005model\030\002 \001(\t\022\020\n\010pro" +
       "vider\030\003 \001(\t\022/\n\"input_price_usd_per_milli" +
       "on_tokens\030\004 \001(\001H\000\210\001\001\0220\n#output_price_usd" +
@@ -322,96 +322,99 @@ public final class RoutingProto extends com.google.protobuf.GeneratedFile {
       "\003\210\001\001\022#\n\026max_output_token_count\030\010 \001(\003H\004\210\001" +
       "\001\022.\n\014capabilities\030\t \003(\0162\030.pointsman.v1.C" +
       "apability\022#\n\006labels\030\n \003(\0132\023.pointsman.v1" +
-      ".LabelB%\n#_input_price_usd_per_million_t" +
-      "okensB&\n$_output_price_usd_per_million_t" +
-      "okensB,\n*_cached_input_price_usd_per_mil" +
-      "lion_tokensB\032\n\030_max_context_token_countB" +
-      "\031\n\027_max_output_token_count\"\245\003\n\017EndpointR" +
-      "untime\022+\n\004ttft\030\001 \001(\0132\035.pointsman.v1.Late" +
-      "ncyEstimate\022:\n\023inter_token_latency\030\002 \001(\013" +
-      "2\035.pointsman.v1.LatencyEstimate\022%\n\030outpu" +
-      "t_tokens_per_second\030\003 \001(\001H\000\210\001\001\022\027\n\nerror_" +
-      "rate\030\004 \001(\001H\001\210\001\001\022\027\n\017in_flight_count\030\005 \001(\005" +
-      "\0221\n\rbreaker_state\030\006 \001(\0162\032.pointsman.v1.B" +
-      "reakerState\022.\n\013retry_after\030\007 \001(\0132\031.googl" +
-      "e.protobuf.Duration\022\031\n\021observation_count" +
-      "\030\010 \001(\003\022&\n\003age\030\t \001(\0132\031.google.protobuf.Du" +
-      "rationB\033\n\031_output_tokens_per_secondB\r\n\013_" +
-      "error_rate\"\235\001\n\016EndpointStatus\022(\n\010endpoin" +
-      "t\030\001 \001(\0132\026.pointsman.v1.Endpoint\022.\n\007runti" +
-      "me\030\002 \001(\0132\035.pointsman.v1.EndpointRuntime\022" +
-      "1\n\rsnapshot_time\030\003 \001(\0132\032.google.protobuf" +
-      ".Timestamp\"\226\002\n\006Router\022\014\n\004name\030\001 \001(\t\022\017\n\007v" +
-      "ersion\030\002 \001(\t\022\023\n\013description\030\003 \001(\t\022\014\n\004tex" +
-      "t\030\004 \001(\t\0227\n\020quality_artifact\030\005 \001(\0132\035.poin" +
-      "tsman.v1.QualityArtifact\022.\n\013constraints\030" +
-      "\006 \001(\0132\031.pointsman.v1.Constraints\022.\n\013pref" +
-      "erences\030\007 \001(\0132\031.pointsman.v1.Preferences" +
-      "\022 \n\005split\030\010 \003(\0132\021.pointsman.v1.Arm\022\017\n\007sh" +
-      "adows\030\t \003(\t\"$\n\003Arm\022\016\n\006router\030\001 \001(\t\022\r\n\005sh" +
-      "are\030\002 \001(\001\"\211\001\n\017QualityArtifact\022\014\n\004name\030\001 " +
-      "\001(\t\022\017\n\007version\030\002 \001(\t\022/\n\013create_time\030\003 \001(" +
-      "\0132\032.google.protobuf.Timestamp\022\016\n\006models\030" +
-      "\004 \003(\t\022\026\n\016refused_update\030\005 \001(\t\"\341\002\n\007Outcom" +
-      "e\022\023\n\013decision_id\030\001 \001(\t\022\020\n\010endpoint\030\002 \001(\t" +
-      "\022\'\n\004ttft\030\003 \001(\0132\031.google.protobuf.Duratio" +
-      "n\022+\n\010duration\030\004 \001(\0132\031.google.protobuf.Du" +
-      "ration\022\036\n\021input_token_count\030\005 \001(\003H\000\210\001\001\022\037" +
-      "\n\022output_token_count\030\006 \001(\003H\001\210\001\001\0221\n\007failu" +
-      "re\030\007 \001(\0162 .pointsman.v1.AttemptFailureKi" +
-      "nd\022\024\n\007quality\030\010 \001(\001H\002\210\001\001\022\026\n\016quality_sour" +
-      "ce\030\t \001(\tB\024\n\022_input_token_countB\025\n\023_outpu" +
-      "t_token_countB\n\n\010_quality*\254\001\n\nCapability" +
-      "\022\032\n\026CAPABILITY_UNSPECIFIED\020\000\022\024\n\020CAPABILI" +
-      "TY_TOOLS\020\001\022\032\n\026CAPABILITY_IMAGE_INPUT\020\002\022\032" +
-      "\n\026CAPABILITY_JSON_OBJECT\020\003\022\032\n\026CAPABILITY" +
-      "_JSON_SCHEMA\020\004\022\030\n\024CAPABILITY_REASONING\020\005" +
-      "*S\n\tDirection\022\031\n\025DIRECTION_UNSPECIFIED\020\000" +
-      "\022\025\n\021DIRECTION_HIGHEST\020\001\022\024\n\020DIRECTION_LOW" +
-      "EST\020\002*\271\002\n\006Metric\022\026\n\022METRIC_UNSPECIFIED\020\000" +
-      "\022\022\n\016METRIC_QUALITY\020\001\022\033\n\027METRIC_RELATIVE_" +
-      "QUALITY\020\002\022\027\n\023METRIC_REQUEST_COST\020\003\022\020\n\014ME" +
-      "TRIC_PRICE\020\004\022\026\n\022METRIC_INPUT_PRICE\020\005\022\027\n\023" +
-      "METRIC_OUTPUT_PRICE\020\006\022\017\n\013METRIC_TTFT\020\007\022\036" +
-      "\n\032METRIC_INTER_TOKEN_LATENCY\020\010\022\035\n\031METRIC" +
-      "_END_TO_END_LATENCY\020\t\022#\n\037METRIC_OUTPUT_T" +
-      "OKENS_PER_SECOND\020\n\022\025\n\021METRIC_ERROR_RATE\020" +
-      "\013*J\n\010Affinity\022\030\n\024AFFINITY_UNSPECIFIED\020\000\022" +
-      "\021\n\rAFFINITY_KEPT\020\001\022\021\n\rAFFINITY_LEFT\020\002*\357\001" +
-      "\n\016DecisionReason\022\037\n\033DECISION_REASON_UNSP" +
-      "ECIFIED\020\000\022\"\n\036DECISION_REASON_ONLY_CANDID" +
-      "ATE\020\001\022 \n\034DECISION_REASON_BEST_UTILITY\020\002\022" +
-      "\034\n\030DECISION_REASON_NEAR_TIE\020\003\022\034\n\030DECISIO" +
-      "N_REASON_FALLBACK\020\004\022\037\n\033DECISION_REASON_E" +
-      "XPLORATION\020\005\022\031\n\025DECISION_REASON_PANIC\020\006*" +
-      "\356\003\n\017RejectionReason\022 \n\034REJECTION_REASON_" +
-      "UNSPECIFIED\020\000\022(\n$REJECTION_REASON_NOT_IN" +
-      "_SEARCH_SPACE\020\001\022\034\n\030REJECTION_REASON_SKIP" +
-      "PED\020\002\022#\n\037REJECTION_REASON_BOUND_VIOLATED" +
-      "\020\003\022\"\n\036REJECTION_REASON_UNKNOWN_VALUE\020\004\022\'" +
-      "\n#REJECTION_REASON_MISSING_CAPABILITY\020\005\022" +
-      "&\n\"REJECTION_REASON_CONTEXT_TOO_SHORT\020\006\022" +
-      "%\n!REJECTION_REASON_OUTPUT_TOO_SHORT\020\007\022#" +
-      "\n\037REJECTION_REASON_LABEL_MISMATCH\020\010\022!\n\035R" +
-      "EJECTION_REASON_BREAKER_OPEN\020\t\022!\n\035REJECT" +
-      "ION_REASON_RATE_LIMITED\020\n\022\"\n\036REJECTION_R" +
-      "EASON_RISK_TOO_HIGH\020\013\022!\n\035REJECTION_REASO" +
-      "N_RISK_UNKNOWN\020\014*\342\002\n\022AttemptFailureKind\022" +
-      "$\n ATTEMPT_FAILURE_KIND_UNSPECIFIED\020\000\022 \n" +
-      "\034ATTEMPT_FAILURE_KIND_CONNECT\020\001\022 \n\034ATTEM" +
-      "PT_FAILURE_KIND_TIMEOUT\020\002\022%\n!ATTEMPT_FAI" +
-      "LURE_KIND_RATE_LIMITED\020\003\022\'\n#ATTEMPT_FAIL" +
-      "URE_KIND_AUTHENTICATION\020\004\022!\n\035ATTEMPT_FAI" +
-      "LURE_KIND_REJECTED\020\005\022%\n!ATTEMPT_FAILURE_" +
-      "KIND_SERVER_ERROR\020\006\022!\n\035ATTEMPT_FAILURE_K" +
-      "IND_PROTOCOL\020\007\022%\n!ATTEMPT_FAILURE_KIND_D" +
-      "ISCONNECTED\020\010*|\n\014BreakerState\022\035\n\031BREAKER" +
-      "_STATE_UNSPECIFIED\020\000\022\030\n\024BREAKER_STATE_CL" +
-      "OSED\020\001\022\033\n\027BREAKER_STATE_HALF_OPEN\020\002\022\026\n\022B" +
-      "REAKER_STATE_OPEN\020\003Bs\n\020dev.pointsman.v1B" +
-      "\014RoutingProtoP\001Z@github.com/pointsman/po" +
-      "intsman/client/go/pointsmanv1;pointsmanv" +
-      "1\252\002\014Pointsman.V1b\006proto3"
+      ".Label\022;\n.cache_write_input_price_usd_pe" +
+      "r_million_tokens\030\013 \001(\001H\005\210\001\001\022\r\n\005lacks\030\014 \003" +
+      "(\tB%\n#_input_price_usd_per_million_token" +
+      "sB&\n$_output_price_usd_per_million_token" +
+      "sB,\n*_cached_input_price_usd_per_million" +
+      "_tokensB\032\n\030_max_context_token_countB\031\n\027_" +
+      "max_output_token_countB1\n/_cache_write_i" +
+      "nput_price_usd_per_million_tokens\"\245\003\n\017En" +
+      "dpointRuntime\022+\n\004ttft\030\001 \001(\0132\035.pointsman." +
+      "v1.LatencyEstimate\022:\n\023inter_token_latenc" +
+      "y\030\002 \001(\0132\035.pointsman.v1.LatencyEstimate\022%" +
+      "\n\030output_tokens_per_second\030\003 \001(\001H\000\210\001\001\022\027\n" +
+      "\nerror_rate\030\004 \001(\001H\001\210\001\001\022\027\n\017in_flight_coun" +
+      "t\030\005 \001(\005\0221\n\rbreaker_state\030\006 \001(\0162\032.pointsm" +
+      "an.v1.BreakerState\022.\n\013retry_after\030\007 \001(\0132" +
+      "\031.google.protobuf.Duration\022\031\n\021observatio" +
+      "n_count\030\010 \001(\003\022&\n\003age\030\t \001(\0132\031.google.prot" +
+      "obuf.DurationB\033\n\031_output_tokens_per_seco" +
+      "ndB\r\n\013_error_rate\"\235\001\n\016EndpointStatus\022(\n\010" +
+      "endpoint\030\001 \001(\0132\026.pointsman.v1.Endpoint\022." +
+      "\n\007runtime\030\002 \001(\0132\035.pointsman.v1.EndpointR" +
+      "untime\0221\n\rsnapshot_time\030\003 \001(\0132\032.google.p" +
+      "rotobuf.Timestamp\"\226\002\n\006Router\022\014\n\004name\030\001 \001" +
+      "(\t\022\017\n\007version\030\002 \001(\t\022\023\n\013description\030\003 \001(\t" +
+      "\022\014\n\004text\030\004 \001(\t\0227\n\020quality_artifact\030\005 \001(\013" +
+      "2\035.pointsman.v1.QualityArtifact\022.\n\013const" +
+      "raints\030\006 \001(\0132\031.pointsman.v1.Constraints\022" +
+      ".\n\013preferences\030\007 \001(\0132\031.pointsman.v1.Pref" +
+      "erences\022 \n\005split\030\010 \003(\0132\021.pointsman.v1.Ar" +
+      "m\022\017\n\007shadows\030\t \003(\t\"$\n\003Arm\022\016\n\006router\030\001 \001(" +
+      "\t\022\r\n\005share\030\002 \001(\001\"\211\001\n\017QualityArtifact\022\014\n\004" +
+      "name\030\001 \001(\t\022\017\n\007version\030\002 \001(\t\022/\n\013create_ti" +
+      "me\030\003 \001(\0132\032.google.protobuf.Timestamp\022\016\n\006" +
+      "models\030\004 \003(\t\022\026\n\016refused_update\030\005 \001(\t\"\341\002\n" +
+      "\007Outcome\022\023\n\013decision_id\030\001 \001(\t\022\020\n\010endpoin" +
+      "t\030\002 \001(\t\022\'\n\004ttft\030\003 \001(\0132\031.google.protobuf." +
+      "Duration\022+\n\010duration\030\004 \001(\0132\031.google.prot" +
+      "obuf.Duration\022\036\n\021input_token_count\030\005 \001(\003" +
+      "H\000\210\001\001\022\037\n\022output_token_count\030\006 \001(\003H\001\210\001\001\0221" +
+      "\n\007failure\030\007 \001(\0162 .pointsman.v1.AttemptFa" +
+      "ilureKind\022\024\n\007quality\030\010 \001(\001H\002\210\001\001\022\026\n\016quali" +
+      "ty_source\030\t \001(\tB\024\n\022_input_token_countB\025\n" +
+      "\023_output_token_countB\n\n\010_quality*\254\001\n\nCap" +
+      "ability\022\032\n\026CAPABILITY_UNSPECIFIED\020\000\022\024\n\020C" +
+      "APABILITY_TOOLS\020\001\022\032\n\026CAPABILITY_IMAGE_IN" +
+      "PUT\020\002\022\032\n\026CAPABILITY_JSON_OBJECT\020\003\022\032\n\026CAP" +
+      "ABILITY_JSON_SCHEMA\020\004\022\030\n\024CAPABILITY_REAS" +
+      "ONING\020\005*S\n\tDirection\022\031\n\025DIRECTION_UNSPEC" +
+      "IFIED\020\000\022\025\n\021DIRECTION_HIGHEST\020\001\022\024\n\020DIRECT" +
+      "ION_LOWEST\020\002*\271\002\n\006Metric\022\026\n\022METRIC_UNSPEC" +
+      "IFIED\020\000\022\022\n\016METRIC_QUALITY\020\001\022\033\n\027METRIC_RE" +
+      "LATIVE_QUALITY\020\002\022\027\n\023METRIC_REQUEST_COST\020" +
+      "\003\022\020\n\014METRIC_PRICE\020\004\022\026\n\022METRIC_INPUT_PRIC" +
+      "E\020\005\022\027\n\023METRIC_OUTPUT_PRICE\020\006\022\017\n\013METRIC_T" +
+      "TFT\020\007\022\036\n\032METRIC_INTER_TOKEN_LATENCY\020\010\022\035\n" +
+      "\031METRIC_END_TO_END_LATENCY\020\t\022#\n\037METRIC_O" +
+      "UTPUT_TOKENS_PER_SECOND\020\n\022\025\n\021METRIC_ERRO" +
+      "R_RATE\020\013*J\n\010Affinity\022\030\n\024AFFINITY_UNSPECI" +
+      "FIED\020\000\022\021\n\rAFFINITY_KEPT\020\001\022\021\n\rAFFINITY_LE" +
+      "FT\020\002*\357\001\n\016DecisionReason\022\037\n\033DECISION_REAS" +
+      "ON_UNSPECIFIED\020\000\022\"\n\036DECISION_REASON_ONLY" +
+      "_CANDIDATE\020\001\022 \n\034DECISION_REASON_BEST_UTI" +
+      "LITY\020\002\022\034\n\030DECISION_REASON_NEAR_TIE\020\003\022\034\n\030" +
+      "DECISION_REASON_FALLBACK\020\004\022\037\n\033DECISION_R" +
+      "EASON_EXPLORATION\020\005\022\031\n\025DECISION_REASON_P" +
+      "ANIC\020\006*\356\003\n\017RejectionReason\022 \n\034REJECTION_" +
+      "REASON_UNSPECIFIED\020\000\022(\n$REJECTION_REASON" +
+      "_NOT_IN_SEARCH_SPACE\020\001\022\034\n\030REJECTION_REAS" +
+      "ON_SKIPPED\020\002\022#\n\037REJECTION_REASON_BOUND_V" +
+      "IOLATED\020\003\022\"\n\036REJECTION_REASON_UNKNOWN_VA" +
+      "LUE\020\004\022\'\n#REJECTION_REASON_MISSING_CAPABI" +
+      "LITY\020\005\022&\n\"REJECTION_REASON_CONTEXT_TOO_S" +
+      "HORT\020\006\022%\n!REJECTION_REASON_OUTPUT_TOO_SH" +
+      "ORT\020\007\022#\n\037REJECTION_REASON_LABEL_MISMATCH" +
+      "\020\010\022!\n\035REJECTION_REASON_BREAKER_OPEN\020\t\022!\n" +
+      "\035REJECTION_REASON_RATE_LIMITED\020\n\022\"\n\036REJE" +
+      "CTION_REASON_RISK_TOO_HIGH\020\013\022!\n\035REJECTIO" +
+      "N_REASON_RISK_UNKNOWN\020\014*\342\002\n\022AttemptFailu" +
+      "reKind\022$\n ATTEMPT_FAILURE_KIND_UNSPECIFI" +
+      "ED\020\000\022 \n\034ATTEMPT_FAILURE_KIND_CONNECT\020\001\022 " +
+      "\n\034ATTEMPT_FAILURE_KIND_TIMEOUT\020\002\022%\n!ATTE" +
+      "MPT_FAILURE_KIND_RATE_LIMITED\020\003\022\'\n#ATTEM" +
+      "PT_FAILURE_KIND_AUTHENTICATION\020\004\022!\n\035ATTE" +
+      "MPT_FAILURE_KIND_REJECTED\020\005\022%\n!ATTEMPT_F" +
+      "AILURE_KIND_SERVER_ERROR\020\006\022!\n\035ATTEMPT_FA" +
+      "ILURE_KIND_PROTOCOL\020\007\022%\n!ATTEMPT_FAILURE" +
+      "_KIND_DISCONNECTED\020\010*|\n\014BreakerState\022\035\n\031" +
+      "BREAKER_STATE_UNSPECIFIED\020\000\022\030\n\024BREAKER_S" +
+      "TATE_CLOSED\020\001\022\033\n\027BREAKER_STATE_HALF_OPEN" +
+      "\020\002\022\026\n\022BREAKER_STATE_OPEN\020\003Bs\n\020dev.points" +
+      "man.v1B\014RoutingProtoP\001Z@github.com/point" +
+      "sman/pointsman/client/go/pointsmanv1;poi" +
+      "ntsmanv1\252\002\014Pointsman.V1b\006proto3"
     };
     descriptor = com.google.protobuf.Descriptors.FileDescriptor
       .internalBuildGeneratedFileFrom(descriptorData,
@@ -568,7 +571,7 @@ public final class RoutingProto extends com.google.protobuf.GeneratedFile {
     internal_static_pointsman_v1_Endpoint_fieldAccessorTable = new
       com.google.protobuf.GeneratedMessage.FieldAccessorTable(
         internal_static_pointsman_v1_Endpoint_descriptor,
-        new java.lang.String[] { "Name", "Model", "Provider", "InputPriceUsdPerMillionTokens", "OutputPriceUsdPerMillionTokens", "CachedInputPriceUsdPerMillionTokens", "MaxContextTokenCount", "MaxOutputTokenCount", "Capabilities", "Labels", });
+        new java.lang.String[] { "Name", "Model", "Provider", "InputPriceUsdPerMillionTokens", "OutputPriceUsdPerMillionTokens", "CachedInputPriceUsdPerMillionTokens", "MaxContextTokenCount", "MaxOutputTokenCount", "Capabilities", "Labels", "CacheWriteInputPriceUsdPerMillionTokens", "Lacks", });
     internal_static_pointsman_v1_EndpointRuntime_descriptor =
       getDescriptor().getMessageType(25);
     internal_static_pointsman_v1_EndpointRuntime_fieldAccessorTable = new

@@ -329,7 +329,7 @@ private static final long serialVersionUID = 0L;
   private int reasoningEffort_ = 0;
   /**
    * <pre>
-   * How long a reasoning model should think. Unspecified: the provider decides.
+   * How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides.
    * </pre>
    *
    * <code>.pointsman.v1.ReasoningEffort reasoning_effort = 10;</code>
@@ -340,7 +340,7 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * How long a reasoning model should think. Unspecified: the provider decides.
+   * How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides.
    * </pre>
    *
    * <code>.pointsman.v1.ReasoningEffort reasoning_effort = 10;</code>
@@ -1531,7 +1531,7 @@ private static final long serialVersionUID = 0L;
     private int reasoningEffort_ = 0;
     /**
      * <pre>
-     * How long a reasoning model should think. Unspecified: the provider decides.
+     * How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides.
      * </pre>
      *
      * <code>.pointsman.v1.ReasoningEffort reasoning_effort = 10;</code>
@@ -1542,7 +1542,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long a reasoning model should think. Unspecified: the provider decides.
+     * How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides.
      * </pre>
      *
      * <code>.pointsman.v1.ReasoningEffort reasoning_effort = 10;</code>
@@ -1557,7 +1557,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long a reasoning model should think. Unspecified: the provider decides.
+     * How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides.
      * </pre>
      *
      * <code>.pointsman.v1.ReasoningEffort reasoning_effort = 10;</code>
@@ -1570,7 +1570,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long a reasoning model should think. Unspecified: the provider decides.
+     * How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides.
      * </pre>
      *
      * <code>.pointsman.v1.ReasoningEffort reasoning_effort = 10;</code>
@@ -1587,7 +1587,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * How long a reasoning model should think. Unspecified: the provider decides.
+     * How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides.
      * </pre>
      *
      * <code>.pointsman.v1.ReasoningEffort reasoning_effort = 10;</code>

@@ -205,7 +205,7 @@ public interface SamplingOptionsOrBuilder extends
 
   /**
    * <pre>
-   * How long a reasoning model should think. Unspecified: the provider decides.
+   * How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides.
    * </pre>
    *
    * <code>.pointsman.v1.ReasoningEffort reasoning_effort = 10;</code>
@@ -214,7 +214,7 @@ public interface SamplingOptionsOrBuilder extends
   int getReasoningEffortValue();
   /**
    * <pre>
-   * How long a reasoning model should think. Unspecified: the provider decides.
+   * How long a reasoning model should think. Needs an endpoint that reasons. Unspecified: the provider decides.
    * </pre>
    *
    * <code>.pointsman.v1.ReasoningEffort reasoning_effort = 10;</code>

@@ -35,6 +35,7 @@ private static final long serialVersionUID = 0L;
     id_ = "";
     name_ = "";
     argumentsJson_ = "";
+    signature_ = "";
   }
 
   public static final com.google.protobuf.Descriptors.Descriptor
@@ -196,6 +197,53 @@ private static final long serialVersionUID = 0L;
     }
   }
 
+  public static final int SIGNATURE_FIELD_NUMBER = 4;
+  @SuppressWarnings("serial")
+  private volatile java.lang.Object signature_ = "";
+  /**
+   * <pre>
+   * What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came.
+   * </pre>
+   *
+   * <code>string signature = 4;</code>
+   * @return The signature.
+   */
+  @java.lang.Override
+  public java.lang.String getSignature() {
+    java.lang.Object ref = signature_;
+    if (ref instanceof java.lang.String) {
+      return (java.lang.String) ref;
+    } else {
+      com.google.protobuf.ByteString bs = 
+          (com.google.protobuf.ByteString) ref;
+      java.lang.String s = bs.toStringUtf8();
+      signature_ = s;
+      return s;
+    }
+  }
+  /**
+   * <pre>
+   * What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came.
+   * </pre>
+   *
+   * <code>string signature = 4;</code>
+   * @return The bytes for signature.
+   */
+  @java.lang.Override
+  public com.google.protobuf.ByteString
+      getSignatureBytes() {
+    java.lang.Object ref = signature_;
+    if (ref instanceof java.lang.String) {
+      com.google.protobuf.ByteString b = 
+          com.google.protobuf.ByteString.copyFromUtf8(
+              (java.lang.String) ref);
+      signature_ = b;
+      return b;
+    } else {
+      return (com.google.protobuf.ByteString) ref;
+    }
+  }
+
   private byte memoizedIsInitialized = -1;
   @java.lang.Override
   public final boolean isInitialized() {
@@ -219,6 +267,9 @@ private static final long serialVersionUID = 0L;
     if (!com.google.protobuf.GeneratedMessage.isStringEmpty(argumentsJson_)) {
       com.google.protobuf.GeneratedMessage.writeString(output, 3, argumentsJson_);
     }
+    if (!com.google.protobuf.GeneratedMessage.isStringEmpty(signature_)) {
+      com.google.protobuf.GeneratedMessage.writeString(output, 4, signature_);
+    }
     getUnknownFields().writeTo(output);
   }
   private int computeSerializedSize_0() {
@@ -231,6 +282,9 @@ private static final long serialVersionUID = 0L;
     }
     if (!com.google.protobuf.GeneratedMessage.isStringEmpty(argumentsJson_)) {
       size += com.google.protobuf.GeneratedMessage.computeStringSize(3, argumentsJson_);
+    }
+    if (!com.google.protobuf.GeneratedMessage.isStringEmpty(signature_)) {
+      size += com.google.protobuf.GeneratedMessage.computeStringSize(4, signature_);
     }
     return size;
   }
@@ -262,6 +316,8 @@ private static final long serialVersionUID = 0L;
         .equals(other.getName())) return false;
     if (!getArgumentsJson()
         .equals(other.getArgumentsJson())) return false;
+    if (!getSignature()
+        .equals(other.getSignature())) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -279,6 +335,8 @@ private static final long serialVersionUID = 0L;
     hash = (53 * hash) + getName().hashCode();
     hash = (37 * hash) + ARGUMENTS_JSON_FIELD_NUMBER;
     hash = (53 * hash) + getArgumentsJson().hashCode();
+    hash = (37 * hash) + SIGNATURE_FIELD_NUMBER;
+    hash = (53 * hash) + getSignature().hashCode();
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
     return hash;
@@ -417,6 +475,7 @@ private static final long serialVersionUID = 0L;
       id_ = "";
       name_ = "";
       argumentsJson_ = "";
+      signature_ = "";
       return this;
     }
 
@@ -459,6 +518,9 @@ private static final long serialVersionUID = 0L;
       if (((from_bitField0_ & 0x00000004) != 0)) {
         result.argumentsJson_ = argumentsJson_;
       }
+      if (((from_bitField0_ & 0x00000008) != 0)) {
+        result.signature_ = signature_;
+      }
     }
 
     @java.lang.Override
@@ -486,6 +548,11 @@ private static final long serialVersionUID = 0L;
       if (!other.getArgumentsJson().isEmpty()) {
         argumentsJson_ = other.argumentsJson_;
         bitField0_ |= 0x00000004;
+        onChanged();
+      }
+      if (!other.getSignature().isEmpty()) {
+        signature_ = other.signature_;
+        bitField0_ |= 0x00000008;
         onChanged();
       }
       this.mergeUnknownFields(other.getUnknownFields());
@@ -529,6 +596,11 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00000004;
               break;
             } // case 26
+            case 34: {
+              signature_ = input.readStringRequireUtf8();
+              bitField0_ |= 0x00000008;
+              break;
+            } // case 34
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -818,6 +890,98 @@ private static final long serialVersionUID = 0L;
       checkByteStringIsUtf8(value);
       argumentsJson_ = value;
       bitField0_ |= 0x00000004;
+      onChanged();
+      return this;
+    }
+
+    private java.lang.Object signature_ = "";
+    /**
+     * <pre>
+     * What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came.
+     * </pre>
+     *
+     * <code>string signature = 4;</code>
+     * @return The signature.
+     */
+    public java.lang.String getSignature() {
+      java.lang.Object ref = signature_;
+      if (!(ref instanceof java.lang.String)) {
+        com.google.protobuf.ByteString bs =
+            (com.google.protobuf.ByteString) ref;
+        java.lang.String s = bs.toStringUtf8();
+        signature_ = s;
+        return s;
+      } else {
+        return (java.lang.String) ref;
+      }
+    }
+    /**
+     * <pre>
+     * What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came.
+     * </pre>
+     *
+     * <code>string signature = 4;</code>
+     * @return The bytes for signature.
+     */
+    public com.google.protobuf.ByteString
+        getSignatureBytes() {
+      java.lang.Object ref = signature_;
+      if (ref instanceof String) {
+        com.google.protobuf.ByteString b = 
+            com.google.protobuf.ByteString.copyFromUtf8(
+                (java.lang.String) ref);
+        signature_ = b;
+        return b;
+      } else {
+        return (com.google.protobuf.ByteString) ref;
+      }
+    }
+    /**
+     * <pre>
+     * What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came.
+     * </pre>
+     *
+     * <code>string signature = 4;</code>
+     * @param value The signature to set.
+     * @return This builder for chaining.
+     */
+    public Builder setSignature(
+        java.lang.String value) {
+      if (value == null) { throw new NullPointerException(); }
+      signature_ = value;
+      bitField0_ |= 0x00000008;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came.
+     * </pre>
+     *
+     * <code>string signature = 4;</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearSignature() {
+      signature_ = getDefaultInstance().getSignature();
+      bitField0_ = (bitField0_ & ~0x00000008);
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came.
+     * </pre>
+     *
+     * <code>string signature = 4;</code>
+     * @param value The bytes for signature to set.
+     * @return This builder for chaining.
+     */
+    public Builder setSignatureBytes(
+        com.google.protobuf.ByteString value) {
+      if (value == null) { throw new NullPointerException(); }
+      checkByteStringIsUtf8(value);
+      signature_ = value;
+      bitField0_ |= 0x00000008;
       onChanged();
       return this;
     }

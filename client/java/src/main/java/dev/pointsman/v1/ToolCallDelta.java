@@ -35,6 +35,7 @@ private static final long serialVersionUID = 0L;
     id_ = "";
     name_ = "";
     argumentsJsonFragment_ = "";
+    signature_ = "";
   }
 
   public static final com.google.protobuf.Descriptors.Descriptor
@@ -211,6 +212,55 @@ private static final long serialVersionUID = 0L;
     }
   }
 
+  public static final int SIGNATURE_FIELD_NUMBER = 5;
+  @SuppressWarnings("serial")
+  private volatile java.lang.Object signature_ = "";
+  /**
+   * <pre>
+   * What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+   * without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+   * </pre>
+   *
+   * <code>string signature = 5;</code>
+   * @return The signature.
+   */
+  @java.lang.Override
+  public java.lang.String getSignature() {
+    java.lang.Object ref = signature_;
+    if (ref instanceof java.lang.String) {
+      return (java.lang.String) ref;
+    } else {
+      com.google.protobuf.ByteString bs = 
+          (com.google.protobuf.ByteString) ref;
+      java.lang.String s = bs.toStringUtf8();
+      signature_ = s;
+      return s;
+    }
+  }
+  /**
+   * <pre>
+   * What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+   * without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+   * </pre>
+   *
+   * <code>string signature = 5;</code>
+   * @return The bytes for signature.
+   */
+  @java.lang.Override
+  public com.google.protobuf.ByteString
+      getSignatureBytes() {
+    java.lang.Object ref = signature_;
+    if (ref instanceof java.lang.String) {
+      com.google.protobuf.ByteString b = 
+          com.google.protobuf.ByteString.copyFromUtf8(
+              (java.lang.String) ref);
+      signature_ = b;
+      return b;
+    } else {
+      return (com.google.protobuf.ByteString) ref;
+    }
+  }
+
   private byte memoizedIsInitialized = -1;
   @java.lang.Override
   public final boolean isInitialized() {
@@ -237,6 +287,9 @@ private static final long serialVersionUID = 0L;
     if (!com.google.protobuf.GeneratedMessage.isStringEmpty(argumentsJsonFragment_)) {
       com.google.protobuf.GeneratedMessage.writeString(output, 4, argumentsJsonFragment_);
     }
+    if (!com.google.protobuf.GeneratedMessage.isStringEmpty(signature_)) {
+      com.google.protobuf.GeneratedMessage.writeString(output, 5, signature_);
+    }
     getUnknownFields().writeTo(output);
   }
   private int computeSerializedSize_0() {
@@ -253,6 +306,9 @@ private static final long serialVersionUID = 0L;
     }
     if (!com.google.protobuf.GeneratedMessage.isStringEmpty(argumentsJsonFragment_)) {
       size += com.google.protobuf.GeneratedMessage.computeStringSize(4, argumentsJsonFragment_);
+    }
+    if (!com.google.protobuf.GeneratedMessage.isStringEmpty(signature_)) {
+      size += com.google.protobuf.GeneratedMessage.computeStringSize(5, signature_);
     }
     return size;
   }
@@ -286,6 +342,8 @@ private static final long serialVersionUID = 0L;
         .equals(other.getName())) return false;
     if (!getArgumentsJsonFragment()
         .equals(other.getArgumentsJsonFragment())) return false;
+    if (!getSignature()
+        .equals(other.getSignature())) return false;
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -305,6 +363,8 @@ private static final long serialVersionUID = 0L;
     hash = (53 * hash) + getName().hashCode();
     hash = (37 * hash) + ARGUMENTS_JSON_FRAGMENT_FIELD_NUMBER;
     hash = (53 * hash) + getArgumentsJsonFragment().hashCode();
+    hash = (37 * hash) + SIGNATURE_FIELD_NUMBER;
+    hash = (53 * hash) + getSignature().hashCode();
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
     return hash;
@@ -444,6 +504,7 @@ private static final long serialVersionUID = 0L;
       id_ = "";
       name_ = "";
       argumentsJsonFragment_ = "";
+      signature_ = "";
       return this;
     }
 
@@ -489,6 +550,9 @@ private static final long serialVersionUID = 0L;
       if (((from_bitField0_ & 0x00000008) != 0)) {
         result.argumentsJsonFragment_ = argumentsJsonFragment_;
       }
+      if (((from_bitField0_ & 0x00000010) != 0)) {
+        result.signature_ = signature_;
+      }
     }
 
     @java.lang.Override
@@ -519,6 +583,11 @@ private static final long serialVersionUID = 0L;
       if (!other.getArgumentsJsonFragment().isEmpty()) {
         argumentsJsonFragment_ = other.argumentsJsonFragment_;
         bitField0_ |= 0x00000008;
+        onChanged();
+      }
+      if (!other.getSignature().isEmpty()) {
+        signature_ = other.signature_;
+        bitField0_ |= 0x00000010;
         onChanged();
       }
       this.mergeUnknownFields(other.getUnknownFields());
@@ -567,6 +636,11 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00000008;
               break;
             } // case 34
+            case 42: {
+              signature_ = input.readStringRequireUtf8();
+              bitField0_ |= 0x00000010;
+              break;
+            } // case 42
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -900,6 +974,103 @@ private static final long serialVersionUID = 0L;
       checkByteStringIsUtf8(value);
       argumentsJsonFragment_ = value;
       bitField0_ |= 0x00000008;
+      onChanged();
+      return this;
+    }
+
+    private java.lang.Object signature_ = "";
+    /**
+     * <pre>
+     * What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+     * without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+     * </pre>
+     *
+     * <code>string signature = 5;</code>
+     * @return The signature.
+     */
+    public java.lang.String getSignature() {
+      java.lang.Object ref = signature_;
+      if (!(ref instanceof java.lang.String)) {
+        com.google.protobuf.ByteString bs =
+            (com.google.protobuf.ByteString) ref;
+        java.lang.String s = bs.toStringUtf8();
+        signature_ = s;
+        return s;
+      } else {
+        return (java.lang.String) ref;
+      }
+    }
+    /**
+     * <pre>
+     * What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+     * without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+     * </pre>
+     *
+     * <code>string signature = 5;</code>
+     * @return The bytes for signature.
+     */
+    public com.google.protobuf.ByteString
+        getSignatureBytes() {
+      java.lang.Object ref = signature_;
+      if (ref instanceof String) {
+        com.google.protobuf.ByteString b = 
+            com.google.protobuf.ByteString.copyFromUtf8(
+                (java.lang.String) ref);
+        signature_ = b;
+        return b;
+      } else {
+        return (com.google.protobuf.ByteString) ref;
+      }
+    }
+    /**
+     * <pre>
+     * What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+     * without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+     * </pre>
+     *
+     * <code>string signature = 5;</code>
+     * @param value The signature to set.
+     * @return This builder for chaining.
+     */
+    public Builder setSignature(
+        java.lang.String value) {
+      if (value == null) { throw new NullPointerException(); }
+      signature_ = value;
+      bitField0_ |= 0x00000010;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+     * without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+     * </pre>
+     *
+     * <code>string signature = 5;</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearSignature() {
+      signature_ = getDefaultInstance().getSignature();
+      bitField0_ = (bitField0_ & ~0x00000010);
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+     * without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+     * </pre>
+     *
+     * <code>string signature = 5;</code>
+     * @param value The bytes for signature to set.
+     * @return This builder for chaining.
+     */
+    public Builder setSignatureBytes(
+        com.google.protobuf.ByteString value) {
+      if (value == null) { throw new NullPointerException(); }
+      checkByteStringIsUtf8(value);
+      signature_ = value;
+      bitField0_ |= 0x00000010;
       onChanged();
       return this;
     }

@@ -79,4 +79,26 @@ public interface ToolCallDeltaOrBuilder extends
    */
   com.google.protobuf.ByteString
       getArgumentsJsonFragmentBytes();
+
+  /**
+   * <pre>
+   * What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+   * without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+   * </pre>
+   *
+   * <code>string signature = 5;</code>
+   * @return The signature.
+   */
+  java.lang.String getSignature();
+  /**
+   * <pre>
+   * What the provider wants back with this call in later turns, on its first piece: reasoning models refuse to go on
+   * without. Opaque; endpoints that can't read it leave it out. Empty: nothing.
+   * </pre>
+   *
+   * <code>string signature = 5;</code>
+   * @return The bytes for signature.
+   */
+  com.google.protobuf.ByteString
+      getSignatureBytes();
 }

@@ -69,4 +69,24 @@ public interface ToolCallOrBuilder extends
    */
   com.google.protobuf.ByteString
       getArgumentsJsonBytes();
+
+  /**
+   * <pre>
+   * What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came.
+   * </pre>
+   *
+   * <code>string signature = 4;</code>
+   * @return The signature.
+   */
+  java.lang.String getSignature();
+  /**
+   * <pre>
+   * What came as ToolCallDelta.signature, as it came. At most 2,097,152 characters. Empty: none came.
+   * </pre>
+   *
+   * <code>string signature = 4;</code>
+   * @return The bytes for signature.
+   */
+  com.google.protobuf.ByteString
+      getSignatureBytes();
 }

@@ -231,7 +231,7 @@ private static final long serialVersionUID = 0L;
   private boolean estimated_ = false;
   /**
    * <pre>
-   * Whether the counts are Pointsman's estimate, because the provider did not report them.
+   * Whether the counts are Pointsman's estimate, because the provider did not report them, or the answer broke off.
    * </pre>
    *
    * <code>bool estimated = 8;</code>
@@ -240,6 +240,33 @@ private static final long serialVersionUID = 0L;
   @java.lang.Override
   public boolean getEstimated() {
     return estimated_;
+  }
+
+  public static final int CACHE_WRITE_INPUT_TOKEN_COUNT_FIELD_NUMBER = 9;
+  private long cacheWriteInputTokenCount_ = 0L;
+  /**
+   * <pre>
+   * The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say.
+   * </pre>
+   *
+   * <code>optional int64 cache_write_input_token_count = 9;</code>
+   * @return Whether the cacheWriteInputTokenCount field is set.
+   */
+  @java.lang.Override
+  public boolean hasCacheWriteInputTokenCount() {
+    return ((bitField0_ & 0x00000008) != 0);
+  }
+  /**
+   * <pre>
+   * The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say.
+   * </pre>
+   *
+   * <code>optional int64 cache_write_input_token_count = 9;</code>
+   * @return The cacheWriteInputTokenCount.
+   */
+  @java.lang.Override
+  public long getCacheWriteInputTokenCount() {
+    return cacheWriteInputTokenCount_;
   }
 
   private byte memoizedIsInitialized = -1;
@@ -280,6 +307,9 @@ private static final long serialVersionUID = 0L;
     if (estimated_ != false) {
       output.writeBool(8, estimated_);
     }
+    if (((bitField0_ & 0x00000008) != 0)) {
+      output.writeInt64(9, cacheWriteInputTokenCount_);
+    }
     getUnknownFields().writeTo(output);
   }
   private int computeSerializedSize_0() {
@@ -314,6 +344,10 @@ private static final long serialVersionUID = 0L;
     if (estimated_ != false) {
       size += com.google.protobuf.CodedOutputStream
         .computeBoolSize(8, estimated_);
+    }
+    if (((bitField0_ & 0x00000008) != 0)) {
+      size += com.google.protobuf.CodedOutputStream
+        .computeInt64Size(9, cacheWriteInputTokenCount_);
     }
     return size;
   }
@@ -365,6 +399,11 @@ private static final long serialVersionUID = 0L;
     }
     if (getEstimated()
         != other.getEstimated()) return false;
+    if (hasCacheWriteInputTokenCount() != other.hasCacheWriteInputTokenCount()) return false;
+    if (hasCacheWriteInputTokenCount()) {
+      if (getCacheWriteInputTokenCount()
+          != other.getCacheWriteInputTokenCount()) return false;
+    }
     if (!getUnknownFields().equals(other.getUnknownFields())) return false;
     return true;
   }
@@ -404,6 +443,11 @@ private static final long serialVersionUID = 0L;
     hash = (37 * hash) + ESTIMATED_FIELD_NUMBER;
     hash = (53 * hash) + com.google.protobuf.Internal.hashBoolean(
         getEstimated());
+    if (hasCacheWriteInputTokenCount()) {
+      hash = (37 * hash) + CACHE_WRITE_INPUT_TOKEN_COUNT_FIELD_NUMBER;
+      hash = (53 * hash) + com.google.protobuf.Internal.hashLong(
+          getCacheWriteInputTokenCount());
+    }
     hash = (29 * hash) + getUnknownFields().hashCode();
     memoizedHashCode = hash;
     return hash;
@@ -547,6 +591,7 @@ private static final long serialVersionUID = 0L;
       reasoningTokenCount_ = 0L;
       costUsd_ = 0D;
       estimated_ = false;
+      cacheWriteInputTokenCount_ = 0L;
       return this;
     }
 
@@ -608,6 +653,10 @@ private static final long serialVersionUID = 0L;
       if (((from_bitField0_ & 0x00000080) != 0)) {
         result.estimated_ = estimated_;
       }
+      if (((from_bitField0_ & 0x00000100) != 0)) {
+        result.cacheWriteInputTokenCount_ = cacheWriteInputTokenCount_;
+        to_bitField0_ |= 0x00000008;
+      }
       result.bitField0_ |= to_bitField0_;
     }
 
@@ -648,6 +697,9 @@ private static final long serialVersionUID = 0L;
       }
       if (other.getEstimated() != false) {
         setEstimated(other.getEstimated());
+      }
+      if (other.hasCacheWriteInputTokenCount()) {
+        setCacheWriteInputTokenCount(other.getCacheWriteInputTokenCount());
       }
       this.mergeUnknownFields(other.getUnknownFields());
       onChanged();
@@ -715,6 +767,11 @@ private static final long serialVersionUID = 0L;
               bitField0_ |= 0x00000080;
               break;
             } // case 64
+            case 72: {
+              cacheWriteInputTokenCount_ = input.readInt64();
+              bitField0_ |= 0x00000100;
+              break;
+            } // case 72
             default: {
               if (!super.parseUnknownField(input, extensionRegistry, tag)) {
                 done = true; // was an endgroup tag
@@ -1127,7 +1184,7 @@ private static final long serialVersionUID = 0L;
     private boolean estimated_ ;
     /**
      * <pre>
-     * Whether the counts are Pointsman's estimate, because the provider did not report them.
+     * Whether the counts are Pointsman's estimate, because the provider did not report them, or the answer broke off.
      * </pre>
      *
      * <code>bool estimated = 8;</code>
@@ -1139,7 +1196,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether the counts are Pointsman's estimate, because the provider did not report them.
+     * Whether the counts are Pointsman's estimate, because the provider did not report them, or the answer broke off.
      * </pre>
      *
      * <code>bool estimated = 8;</code>
@@ -1155,7 +1212,7 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * Whether the counts are Pointsman's estimate, because the provider did not report them.
+     * Whether the counts are Pointsman's estimate, because the provider did not report them, or the answer broke off.
      * </pre>
      *
      * <code>bool estimated = 8;</code>
@@ -1164,6 +1221,62 @@ private static final long serialVersionUID = 0L;
     public Builder clearEstimated() {
       bitField0_ = (bitField0_ & ~0x00000080);
       estimated_ = false;
+      onChanged();
+      return this;
+    }
+
+    private long cacheWriteInputTokenCount_ ;
+    /**
+     * <pre>
+     * The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say.
+     * </pre>
+     *
+     * <code>optional int64 cache_write_input_token_count = 9;</code>
+     * @return Whether the cacheWriteInputTokenCount field is set.
+     */
+    @java.lang.Override
+    public boolean hasCacheWriteInputTokenCount() {
+      return ((bitField0_ & 0x00000100) != 0);
+    }
+    /**
+     * <pre>
+     * The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say.
+     * </pre>
+     *
+     * <code>optional int64 cache_write_input_token_count = 9;</code>
+     * @return The cacheWriteInputTokenCount.
+     */
+    @java.lang.Override
+    public long getCacheWriteInputTokenCount() {
+      return cacheWriteInputTokenCount_;
+    }
+    /**
+     * <pre>
+     * The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say.
+     * </pre>
+     *
+     * <code>optional int64 cache_write_input_token_count = 9;</code>
+     * @param value The cacheWriteInputTokenCount to set.
+     * @return This builder for chaining.
+     */
+    public Builder setCacheWriteInputTokenCount(long value) {
+
+      cacheWriteInputTokenCount_ = value;
+      bitField0_ |= 0x00000100;
+      onChanged();
+      return this;
+    }
+    /**
+     * <pre>
+     * The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say.
+     * </pre>
+     *
+     * <code>optional int64 cache_write_input_token_count = 9;</code>
+     * @return This builder for chaining.
+     */
+    public Builder clearCacheWriteInputTokenCount() {
+      bitField0_ = (bitField0_ & ~0x00000100);
+      cacheWriteInputTokenCount_ = 0L;
       onChanged();
       return this;
     }

@@ -119,11 +119,30 @@ public interface UsageOrBuilder extends
 
   /**
    * <pre>
-   * Whether the counts are Pointsman's estimate, because the provider did not report them.
+   * Whether the counts are Pointsman's estimate, because the provider did not report them, or the answer broke off.
    * </pre>
    *
    * <code>bool estimated = 8;</code>
    * @return The estimated.
    */
   boolean getEstimated();
+
+  /**
+   * <pre>
+   * The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say.
+   * </pre>
+   *
+   * <code>optional int64 cache_write_input_token_count = 9;</code>
+   * @return Whether the cacheWriteInputTokenCount field is set.
+   */
+  boolean hasCacheWriteInputTokenCount();
+  /**
+   * <pre>
+   * The part of input_token_count that was written to the provider's prompt cache. Absent: the provider did not say.
+   * </pre>
+   *
+   * <code>optional int64 cache_write_input_token_count = 9;</code>
+   * @return The cacheWriteInputTokenCount.
+   */
+  long getCacheWriteInputTokenCount();
 }
