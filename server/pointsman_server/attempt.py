@@ -88,6 +88,7 @@ class Attempt:
         metrics: Metrics,
         traffic: SlidingSum,
         clock_s: Callable[[], float],
+        begun: Callable[[], None] | None = None,
     ) -> None:
         """Nothing is called yet.
 
@@ -97,6 +98,7 @@ class Attempt:
             metrics: Is told of the attempt's end.
             traffic: Sums up the tokens of calls that are made for callers.
             clock_s: A monotonic clock in seconds.
+            begun: Is told when the tracker knows of the call.
         """
         self.plan = plan
         self.delta_count = 0
@@ -116,6 +118,7 @@ class Attempt:
         self._metrics = metrics
         self._traffic = traffic
         self._clock_s = clock_s
+        self._begun = begun
 
     @property
     def endpoint_name(self) -> str:
@@ -133,6 +136,8 @@ class Attempt:
         track = self._tracker.start(
             self.endpoint_name, input_token_count=self.plan.facts.input_token_count, now_s=self.started_s
         )
+        if self._begun is not None:
+            self._begun()
         span = request_span.attempt(
             self.plan.number,
             self.plan.entry.endpoint,

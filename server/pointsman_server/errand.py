@@ -71,7 +71,9 @@ class Errand:
         world: World,
         snapshot: RuntimeSnapshot,
         organs: Organs,
+        begun: Callable[[], None],
     ) -> None:
+        """Nothing is called yet; `begun` is told of each call that begins."""
         self.account = Account()
         self._decision = decision
         self._facts = facts
@@ -81,6 +83,7 @@ class Errand:
         self._snapshot = snapshot
         """Of the decision at first, then of the last time that someone was to be asked."""
         self._organs = organs
+        self._begun = begun
         self._lineup = Lineup(decision.eligible, snapshot)
 
     def races(self) -> Iterator[Race]:
@@ -162,7 +165,12 @@ class Errand:
             is_hedge=is_hedge,
         )
         return Attempt(
-            plan, tracker=organs.tracker, metrics=organs.metrics, traffic=organs.traffic, clock_s=organs.clock_s
+            plan,
+            tracker=organs.tracker,
+            metrics=organs.metrics,
+            traffic=organs.traffic,
+            clock_s=organs.clock_s,
+            begun=self._begun,
         )
 
     @property

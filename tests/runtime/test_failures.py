@@ -55,7 +55,7 @@ class Pair:
         flaky, steady = snapshot.of(FLAKY), snapshot.of(STEADY)
         assert flaky.ttft_s is not None
         assert steady.ttft_s is not None
-        is_open = flaky.retry_after_s is not None
+        is_open = flaky.breaker_open_s is not None
         return STEADY if is_open or flaky.ttft_s.mean > steady.ttft_s.mean else FLAKY
 
     def step(self, error_share: float) -> str:

@@ -139,7 +139,7 @@ def test_illness_opens_the_breaker(kind: UpstreamErrorKind) -> None:
     assert runtime_of(tracker, 10.0).breaker is BreakerState.CLOSED
     failed(tracker, 10.0, kind)
     runtime = runtime_of(tracker, 11.0)
-    assert (runtime.breaker, runtime.retry_after_s) == (BreakerState.OPEN, 4.0)
+    assert (runtime.breaker, runtime.breaker_open_s, runtime.retry_after_s) == (BreakerState.OPEN, 4.0, None)
     assert runtime.error_rate is not None
     assert runtime.error_rate > 0.5
     assert runtime_of(tracker, 15.0).breaker is BreakerState.HALF_OPEN
@@ -150,7 +150,7 @@ def test_a_refused_key_opens_the_breaker_at_once() -> None:
     tracker = RuntimeTracker()
     failed(tracker, 0.0, UpstreamErrorKind.AUTHENTICATION)
     runtime = runtime_of(tracker, 0.0)
-    assert (runtime.breaker, runtime.retry_after_s) == (BreakerState.OPEN, 300.0)
+    assert (runtime.breaker, runtime.breaker_open_s) == (BreakerState.OPEN, 300.0)
 
 
 def test_a_rejected_request_is_not_the_endpoints_fault() -> None:
@@ -219,7 +219,7 @@ def test_a_half_open_endpoint_takes_one_trial() -> None:
     trial = started(tracker, 5.0)
     during = runtime_of(tracker, 6.0)
     assert during.breaker is BreakerState.OPEN
-    assert during.retry_after_s is not None
+    assert during.breaker_open_s is not None
     trial.cancel(6.0)
     assert runtime_of(tracker, 6.0).breaker is BreakerState.HALF_OPEN
     trial = started(tracker, 6.0)
@@ -377,7 +377,7 @@ def test_reading_changes_nothing_and_every_figure_is_sane(events: list[Event], o
     for snapshot in snapshots:
         for runtime in snapshot.by_endpoint.values():
             numbers: list[float] = [runtime.in_flight_count, runtime.observation_count]
-            numbers += [runtime.age_s or 0.0, runtime.retry_after_s or 0.0, runtime.error_rate or 0.0]
+            numbers += [runtime.age_s or 0.0, runtime.left_alone_s or 0.0, runtime.error_rate or 0.0]
             for latency in (runtime.ttft_s, runtime.inter_token_latency_s):
                 if latency is not None:
                     assert 0.0 < latency.p50 <= latency.p90 <= latency.p95 <= latency.p99
@@ -385,4 +385,4 @@ def test_reading_changes_nothing_and_every_figure_is_sane(events: list[Event], o
             assert all(math.isfinite(number) and number >= 0.0 for number in numbers)
             assert runtime.error_rate is None or runtime.error_rate <= 1.0
             assert runtime.retry_after_s is None or runtime.retry_after_s > 0.0
-            assert runtime.retry_after_s is not None or runtime.breaker is not BreakerState.OPEN
+            assert (runtime.breaker_open_s is not None) == (runtime.breaker is BreakerState.OPEN)

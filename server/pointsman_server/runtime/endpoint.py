@@ -104,11 +104,13 @@ class EndpointState:
         wait_s = max(
             self._rate_limited_until_s - now_s, self.limits.wait_s(now_s, in_flight_count=self.in_flight_count)
         )
-        if breaker is BreakerState.OPEN:
-            wait_s = max(wait_s, self.breaker.retry_after_s(now_s) or 0.0)
         if breaker is BreakerState.CLOSED and wait_s <= 0.0:
             return self._reading
-        return self._reading._replace(breaker=breaker, retry_after_s=wait_s if wait_s > 0.0 else None)
+        return self._reading._replace(
+            breaker=breaker,
+            retry_after_s=wait_s if wait_s > 0.0 else None,
+            breaker_open_s=self.breaker.retry_after_s(now_s) if breaker is BreakerState.OPEN else None,
+        )
 
     def _read(self, now_s: float) -> EndpointRuntime:
         load = self.in_flight_count
