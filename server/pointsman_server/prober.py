@@ -49,7 +49,7 @@ BARRED = frozenset(
 
 
 class Prober:
-    """Makes one probe at a time. What may be probed is worked out anew only when the world has changed."""
+    """Makes probes, one for each look. What may be probed is worked out anew only when the world has changed."""
 
     def __init__(
         self,

@@ -145,8 +145,8 @@ class RateLimits:
         self._refused_s = now_s
         self._admitted_since = 0
         self._most_per_s = max(self._counts)
-        # Nothing is left of what may be sent at once.
-        self._due_s = now_s + self._burst_s(self._rate_per_s)
+        # But for the next call nothing is left of what may be sent at once.
+        self._due_s = now_s + self._burst_s(self._rate_per_s) - 1.0 / self._rate_per_s
         if retry_after_s is None and self._allowance is None and load > 0:
             known = load if self._concurrency is None else min(float(load), self._concurrency)
             self._concurrency = max(1.0, CONCURRENCY_DECREASE * known)
