@@ -117,6 +117,42 @@ def test_an_answer_that_breaks_off_still_tells_its_speed(ends: Callable[[Attempt
     assert latency.p50 == pytest.approx(0.05, rel=0.05)
 
 
+def test_a_stream_tells_its_speed_while_it_lasts() -> None:
+    """Of answers under way that have become six times as slow the gaps are known within some seconds, though none of them
+    is over."""
+    tracker = RuntimeTracker()
+    now_s = 0.0
+    for _ in range(30):
+        now_s = answered(tracker, now_s)
+    usual = runtime_of(tracker, now_s).inter_token_latency_s
+    assert usual is not None
+    attempts = [started(tracker, now_s) for _ in range(5)]
+    for attempt in attempts:
+        attempt.first_token(now_s + 0.5)
+    for tick in range(1, 10):
+        for attempt in attempts:
+            attempt.progress(1 + 10 * tick, now_s + 0.5 + 60.0 * usual.p50 * tick)
+    slow = runtime_of(tracker, now_s + 0.5 + 540.0 * usual.p50).inter_token_latency_s
+    assert slow is not None
+    assert slow.p50 == pytest.approx(6.0 * usual.p50, rel=0.3)
+
+
+def test_parts_of_an_answer_and_the_whole_tell_one_speed() -> None:
+    """Where the provider counts twice the tokens that we estimate, what a stream tells on its way is scaled to that."""
+    tracker = RuntimeTracker()
+    for number in range(100):
+        begun_s = 100.0 * number
+        attempt = started(tracker, begun_s)
+        attempt.first_token(begun_s + 0.5)
+        for second in range(1, 10):
+            attempt.progress(1 + 50 * second, begun_s + 0.5 + second)
+        attempt.succeed(output_token_count=902, now_s=begun_s + 9.5)
+    latency = runtime_of(tracker, 9909.5).inter_token_latency_s
+    assert latency is not None
+    assert latency.p50 == pytest.approx(0.01, rel=0.03)
+    assert latency.p95 == pytest.approx(0.01, rel=0.2)
+
+
 def test_an_attempt_ends_once() -> None:
     """A second end, or any event after the end, is a bug of the caller and is caught."""
     tracker = RuntimeTracker()

@@ -28,6 +28,8 @@ BURST_GAP_S = 1e-4
 GAP_COUNT_PRIOR = 100.0
 GAP_COUNT_GAIN = 0.05
 """An answer has about as many tokens as the last 20 had: what a stall is spread over."""
+TOKENS_PER_ESTIMATED_MAX = 10.0
+"""Tokens of a script that we estimate wrongly are a few times as many or as few; what is beyond was not streamed at all."""
 READ_TICK_S = 0.5
 """What changes with time alone is projected in steps of this: at most two recomputations per endpoint and second."""
 
@@ -65,6 +67,7 @@ class EndpointState:
         "breaker",
         "in_flight_count",
         "limits",
+        "tokens_per_estimated",
     )
 
     def __init__(self, breaker: Breaker, *, unix_offset_s: float | None) -> None:
@@ -77,6 +80,8 @@ class EndpointState:
         self._stream_count = 0
         self._token_s = -math.inf
         self._gap_count = GAP_COUNT_PRIOR
+        self.tokens_per_estimated = 1.0
+        """By the provider's count, in the last 20 answers or so."""
         self._ttft = DurationEstimator(unix_offset_s=unix_offset_s)
         self._inter_token = DurationEstimator(unix_offset_s=unix_offset_s)
         self._outcomes = OutcomeCounts()
@@ -198,15 +203,23 @@ class EndpointState:
         self._ttft.observe(ttft_s, now_s=now_s, load=load, length=length)
         self._written(now_s)
 
-    def saw_tokens(self, duration_s: float, *, token_count: int, load: float, now_s: float) -> None:
-        """`token_count` tokens, of which the last came `duration_s` after the first.
+    def saw_length(self, gap_count: float) -> None:
+        """An answer is over that had so many gaps between its tokens."""
+        if gap_count >= 1.0:
+            self._gap_count += GAP_COUNT_GAIN * (gap_count - self._gap_count)
+
+    def saw_count(self, tokens_per_estimated: float) -> None:
+        """By the provider's count an answer had so many tokens for each of our estimate."""
+        bounded = max(1.0 / TOKENS_PER_ESTIMATED_MAX, min(TOKENS_PER_ESTIMATED_MAX, tokens_per_estimated))
+        self.tokens_per_estimated += GAP_COUNT_GAIN * (bounded - self.tokens_per_estimated)
+
+    def saw_tokens(self, duration_s: float, *, gap_count: float, load: float, now_s: float) -> None:
+        """So many gaps between tokens, which took so long together.
 
         One token has no gap, and an answer that came in one piece shows none.
         """
-        gap_count = token_count - 1
-        if gap_count < 1 or duration_s < BURST_GAP_S * gap_count:
+        if gap_count < 1.0 or duration_s < BURST_GAP_S * gap_count:
             return
-        self._gap_count += GAP_COUNT_GAIN * (gap_count - self._gap_count)
         # A mean of n gaps, each of which varies by about its own size, varies by 1/n.
         self._inter_token.observe(duration_s / gap_count, now_s=now_s, noise_variance=1.0 / gap_count, load=load)
         self._written(now_s)
