@@ -35,9 +35,9 @@ class BreakerRules:
     trial says little, and the next failure opens it again."""
     open_s_first: float = 5.0
     """How long it stays open at first: most outages are a restart or a lost connection."""
-    open_s_max: float = 15.0
-    """Each failed trial doubles the time up to this: recovery is noticed within a quarter of a minute, at the price of one
-    call in that time that fails over, or of a probe."""
+    open_s_max: float = 10.0
+    """Each failed trial doubles the time up to this: recovery is noticed within ten seconds, at the price of one call in
+    that time that fails over, or of a probe."""
     open_s_authentication: float = 300.0
     """After a refused key: a key doesn't heal by itself, but its quota or its billing may."""
     forgiven_after_s: float = 120.0

@@ -25,6 +25,9 @@ RATE_LIMIT_S_MAX = 60.0
 """A longer Retry-After is cut to this: the limits of a day are worth a try each minute, since others share them."""
 BURST_GAP_S = 1e-4
 """Tokens that come faster come out of a buffer and show no speed: no model writes 10,000 tokens per second."""
+MARGIN = 2.0
+"""What a request adds to the calls that are there counts so many times: as many again come while it is under way, and find
+it there too. Charged once, the best endpoint is loaded a quarter more than is good for all, and more with every replica."""
 GAP_COUNT_PRIOR = 100.0
 GAP_COUNT_GAIN = 0.05
 """An answer has about as many tokens as the last 20 had: what a stall is spread over."""
@@ -123,7 +126,7 @@ class EndpointState:
         ttft_s, inter_token_s = self._ttft.latency(now_s, load=load), self._inter_token.latency(now_s, load=load)
         per_input_token_s = reference = marginal_s = marginal_s_per_token = 0.0
         if ttft_s is not None:
-            marginal_s = load * ttft_s.mean * self._ttft.load_slope(load)
+            marginal_s = MARGIN * load * ttft_s.mean * self._ttft.load_slope(load)
             per_input_token_s = ttft_s.mean * self._ttft.length_slope()
             if per_input_token_s > 0.0:
                 reference = self._ttft.usual_length
@@ -134,7 +137,7 @@ class EndpointState:
             if lost_s > 0.0:
                 ttft_s = ttft_s._replace(mean=min(DURATION_S_MAX, ttft_s.mean + lost_s))
         if inter_token_s is not None:
-            marginal_s_per_token = load * inter_token_s.mean * self._inter_token.load_slope(load)
+            marginal_s_per_token = MARGIN * load * inter_token_s.mean * self._inter_token.load_slope(load)
             silence = stall(now_s - self._token_s, stream_count=self._stream_count, gap_s=inter_token_s.p50)
             if silence is not None:
                 spread_s = silence.expected_s / self._gap_count
