@@ -111,6 +111,7 @@ class Attempt:
         self.has_lost = False
         """Another attempt has won; set by who ends this one for that. What this one was asked counts as read."""
         self._last_delta_s = 0.0
+        """When the last delta came, and then, when the caller had taken it."""
         self._longest_pause_s = 0.0
         self._patience_s = plan.stall_s
         self._usage = Usage()
@@ -152,6 +153,7 @@ class Attempt:
                 while batch := await self._next(batches, alarm):
                     for delta in self._taken(batch, track):
                         yield delta
+                    self._resume(track)
             if self.finished is None:
                 raise UpstreamDisconnectedError("the provider's answer ended without a finish")
             track.succeed(output_token_count=self.usage().usage.output_token_count, now_s=self._clock_s())
@@ -193,6 +195,15 @@ class Attempt:
             if self.plan.entry.stream:
                 track.progress(estimated_token_count(self._byte_count), now_s)
         return deltas
+
+    def _resume(self, track: TrackedAttempt) -> None:
+        """The caller has taken what came. How long that took is no pause of the endpoint's, and no slowness."""
+        if self.first_delta_s is None:
+            return
+        now_s = self._clock_s()
+        if self.plan.entry.stream and now_s > self._last_delta_s:
+            track.held(now_s - self._last_delta_s)
+        self._last_delta_s = now_s
 
     def _tell(self, span: AttemptSpan, error_type: str | None) -> None:
         """Telemetry of an attempt that is over."""

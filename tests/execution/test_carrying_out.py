@@ -520,6 +520,34 @@ def test_a_stream_in_bursts_does_not_stall() -> None:
     play(scenario())
 
 
+def test_a_callers_pause_is_none_of_the_streams() -> None:
+    """A caller that takes a piece every five seconds makes no endpoint look slow, and wins no stalled stream more time."""
+
+    async def scenario() -> None:
+        pieces = [step for _ in range(30) for step in (0.01, "four")]
+        stage = Stage(x=by_number({1: (0.2, *pieces, NEVER)}, (0.2, *pieces, STOP)))
+        await stage.warm_up(1)
+        before = stage.runtime("x").inter_token_latency_s
+        assert before is not None
+        taken_s = 0.0
+
+        async def take_slowly() -> None:
+            nonlocal taken_s
+            async for event in stage.events(stage.execution()):
+                if isinstance(event, TextDelta):
+                    await asyncio.sleep(5.0)
+                    taken_s = stage.clock_s()
+
+        with pytest.raises(StreamBrokenError):
+            await take_slowly()
+        assert stage.clock_s() - taken_s == pytest.approx(STALL_S_MIN_COMMITTED, abs=0.1)
+        after = stage.runtime("x").inter_token_latency_s
+        assert after is not None
+        assert after.p50 == pytest.approx(before.p50, rel=0.2)
+
+    play(scenario())
+
+
 # What is learned.
 
 

@@ -133,6 +133,12 @@ class Attempt:
                 self._told_count, self._told_s = token_count, now_s
                 self._told_load_s = self._endpoint.load_s(now_s)
 
+    def held(self, held_s: float) -> None:
+        """For so long nothing was read of the stream, because its caller did not take what had come: no time of it."""
+        assert held_s >= 0.0, held_s
+        self._told_s += held_s
+        self._told_load_s += held_s * self._endpoint.in_flight_count
+
     def succeed(self, *, output_token_count: int | None, now_s: float) -> None:
         """The answer is complete. None: the provider did not say how many tokens it had."""
         if self._first_token_s is None:
