@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class AttemptPlan:
     conversation: Conversation
     facts: RequestFacts
     ttft_timeout_s: float
-    """Without a token for so long it has failed; the whole answer of an endpoint that does not stream takes its time."""
+    """Without a token for so long it has failed; of an endpoint that does not stream, without the whole answer."""
     stall_s: float
     """Without a further piece for so long it has failed, or for longer if it has paused for long before."""
     deadline_s: float | None
@@ -287,9 +288,10 @@ class Attempt:
     ) -> tuple[UpstreamEvent, ...] | None:
         """The next batch, or None at the end. The wait is limited: for the first delta, then for each further one. What
         is no delta, such as a usage report, is awaited anew; its adapter watches for silence as a whole."""
-        if not self.plan.entry.stream or self.finished is not None:
+        is_whole = not self.plan.entry.stream
+        if self.finished is not None or (is_whole and math.isinf(self.plan.ttft_timeout_s)):
             return await anext(batches, None)
-        if self.first_delta_s is None:
+        if self.first_delta_s is None or is_whole:
             limit_s = self.plan.ttft_timeout_s - (self._clock_s() - self.started_s)
             try:
                 return await alarm.limited(anext(batches, None), limit_s=max(0.0, limit_s))

@@ -12,7 +12,7 @@ from pointsman_server.decision.types import Candidate, Capability, Decision, Req
 from pointsman_server.errors import DeadlineExceededError
 from pointsman_server.execution.budgets import HedgeBudget, RetryBudget, RetryGrant
 from pointsman_server.execution.lineup import ATTEMPT_TIME_MIN_S, Lineup, Turn, stretched_s
-from pointsman_server.execution.patience import hedge_delay_s, stall_timeout_s, ttft_timeout_s
+from pointsman_server.execution.patience import hedge_delay_s, stall_timeout_s, ttft_timeout_s, whole_answer_timeout_s
 from pointsman_server.execution.sliding import SlidingSum
 from pointsman_server.race import Account, Hedge, Race
 from pointsman_server.runtime.tracker import RuntimeTracker
@@ -141,20 +141,17 @@ class Errand:
         self.account.attempt_count += 1
         now_s = organs.clock_s()
         has_successor = self._has_more and organs.retries.has_room(now_s)
+        entry = world.catalog.by_name[endpoint.name]
         plan = AttemptPlan(
             number=self.account.attempt_count,
             decision=self._decision,
-            entry=world.catalog.by_name[endpoint.name],
+            entry=entry,
             provider=world.providers[endpoint.provider],
             server_address=world.server_addresses[endpoint.provider],
             conversation=self._conversation,
             facts=self._facts,
-            ttft_timeout_s=ttft_timeout_s(
-                candidate.ttft_s,
-                input_token_count=self._facts.input_token_count,
-                cap_s=execution.ttft_timeout_s,
-                left_s=execution.left_s(now_s),
-                has_successor=has_successor,
+            ttft_timeout_s=self._ttft_timeout_s(
+                candidate, now_s, is_whole=not entry.stream, has_successor=has_successor
             ),
             stall_s=stall_timeout_s(
                 candidate.inter_token_latency_s,
@@ -171,6 +168,20 @@ class Errand:
             traffic=organs.traffic,
             clock_s=organs.clock_s,
             begun=self._begun,
+        )
+
+    def _ttft_timeout_s(self, candidate: Candidate, now_s: float, *, is_whole: bool, has_successor: bool) -> float:
+        input_token_count, left_s = self._facts.input_token_count, self._execution.left_s(now_s)
+        if is_whole:
+            return whole_answer_timeout_s(
+                candidate.ttft_s, input_token_count=input_token_count, left_s=left_s, has_successor=has_successor
+            )
+        return ttft_timeout_s(
+            candidate.ttft_s,
+            input_token_count=input_token_count,
+            cap_s=self._execution.ttft_timeout_s,
+            left_s=left_s,
+            has_successor=has_successor,
         )
 
     @property

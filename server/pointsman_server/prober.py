@@ -95,7 +95,7 @@ class Prober:
             server_address=world.server_addresses[target.provider],
             conversation=PROBE,
             facts=request_facts(PROBE),
-            ttft_timeout_s=SILENCE_S_MAX,
+            ttft_timeout_s=SILENCE_S_MAX if entry.stream else PROBE_S_MAX,
             stall_s=SILENCE_S_MAX,
             deadline_s=self._clock_s() + PROBE_S_MAX,
         )

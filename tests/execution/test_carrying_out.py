@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from execution.played import (
@@ -22,6 +23,7 @@ from execution.played import (
 )
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from pointsman_server.attempt import UsageCounted, token_count
+from pointsman_server.catalog.catalog import Catalog
 from pointsman_server.chat import TextDelta
 from pointsman_server.errors import (
     AttemptsExhaustedError,
@@ -410,6 +412,25 @@ def test_a_hang_is_left_after_a_time_that_follows_from_the_estimate() -> None:
         assert isinstance(done, Completed)
         assert done.ttft_s == pytest.approx(2.2, abs=0.3)
         assert told(events)[:3] == ["1. a@x", "AttemptFailure 1", "2. a@y"]
+
+    play(scenario())
+
+
+def test_an_endpoint_that_answers_as_a_whole_is_left_by_what_its_answers_take() -> None:
+    """It has twice the 99th percentile of those, not what a first token may take; where nothing is known, or nobody else is
+    left, it has what its provider allows."""
+
+    async def scenario() -> None:
+        whole = answer("fine", after_s=5.0, gap_s=0.0)
+        stage = Stage(x=Played(lambda number: whole if number < 30 else HANG), y=always((100.0, "late", STOP)))
+        catalog = stage.router.world.catalog
+        entries = Catalog.of(replace(entry, stream=False) for entry in catalog.entries)
+        stage.router.world = replace(stage.router.world, catalog=entries)
+        for _ in range(30):
+            assert told(await stage.complete(stage.execution(ttft_timeout_s=1.0)))[-1] == "done a@x after 1"
+        before_s = stage.clock_s()
+        assert told(await stage.complete(stage.execution(ttft_timeout_s=1.0)))[-1] == "done a@y after 2"
+        assert 110.0 < stage.clock_s() - before_s < 125.0
 
     play(scenario())
 
