@@ -56,4 +56,4 @@ def test_each_constant_of_the_page_exists() -> None:
     assert stated["DAY_PRIOR_COUNT"] == f"{profile.DAY_PRIOR_COUNT:g} days"
     assert (waiting.STRAGGLER_SHARE, waiting.STRAGGLER_RATIO, waiting.STRAGGLER_POWER) == (0.02, 2.0, 1.5)
     assert (failures.SPELL_SHARE, failures.SPELL_HALF_LIFE_S) == (0.4, 15.0)
-    assert (limits.QUIET_S, limits.GROWTH_S) == (30.0, 120.0)
+    assert (limits.QUIET_S, limits.GROWTH_S) == (60.0, 120.0)

@@ -29,10 +29,10 @@ RATE_DECREASE = 0.8
 times as high as the limit, and five refusals mend that."""
 RATE_MIN_PER_S = 1.0 / 60.0
 """One a minute keeps us informed."""
-QUIET_S = 30.0
-QUIET_DOUBLING_COUNT_MAX = 3
-"""How long nothing more is dared after a refusal: 30 s, and doubled with each in vain up to four minutes, so that even at
-one request per second the refusals stay near one in a hundred."""
+QUIET_S = 60.0
+QUIET_DOUBLING_COUNT_MAX = 2
+"""How long nothing more is dared after a refusal: a minute, as most limits are by the minute, and doubled with each in vain
+up to four, so that even at one request per second the refusals stay near one in a hundred."""
 GROWTH_S = 120.0
 """The time after which twice the rate is dared; it grows with the third power of time, little at first, since a limit by
 the minute answers late, and then fast, since it may be gone."""
