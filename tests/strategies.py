@@ -58,6 +58,7 @@ runtimes = st.builds(
     error_rate=st.none() | unit,
     breaker=st.sampled_from([BreakerState.CLOSED] * 5 + [BreakerState.HALF_OPEN, BreakerState.OPEN]),
     retry_after_s=st.sampled_from([None, None, None, 5.0]),
+    breaker_open_s=st.none() | st.floats(0.1, 300.0),
     age_s=st.none() | st.floats(0.0, 1000.0),
     ttft_s_per_input_token=st.just(0.0) | st.floats(1e-5, 1e-2),
     reference_input_token_count=st.floats(0.0, 5000.0),

@@ -332,7 +332,7 @@ def answered(error: PointsmanError) -> Failure:
 def sample_failures() -> dict[str, Failure]:
     """Each reason with the status of a sample error; the very errors whose answers docs/errors.md shows."""
     too_dear = Bound(Metric.INPUT_PRICE, Comparison.LESS, 1.0)
-    down = decision_without_choice(EndpointRuntime(breaker=BreakerState.OPEN, retry_after_s=2.5))
+    down = decision_without_choice(EndpointRuntime(breaker=BreakerState.OPEN, breaker_open_s=2.5))
     limited = decision_without_choice(EndpointRuntime(retry_after_s=7.0))
     server_error = attempt_failure(UpstreamErrorKind.SERVER_ERROR, "the provider answered HTTP 503")
     silent = attempt_failure(UpstreamErrorKind.TIMEOUT, "silent for 30 s")

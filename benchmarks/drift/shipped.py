@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from pointsman_server.app import PROBE_LOOK_INTERVAL_S
+from pointsman_server.app import PROBE_COUNT_MAX, PROBE_LOOK_INTERVAL_S
 from pointsman_server.catalog.catalog import Catalog, CatalogEntry
 from pointsman_server.chat import Conversation, Message, ReasoningDelta, Role, TextDelta, TextPart, ToolCallDelta
 from pointsman_server.decision.facts import BYTES_PER_TOKEN
@@ -134,7 +134,7 @@ class ShippedRouter:
         )
         settings = dict.fromkeys(providers, PROBES)
         # It ends with the loop.
-        self._probing = asyncio.create_task(self._probe(settings))
+        self._probing = [asyncio.create_task(self._probe(settings)) for _ in range(PROBE_COUNT_MAX)]
 
     async def _probe(self, settings: Mapping[str, ProbeSettings]) -> None:
         while True:

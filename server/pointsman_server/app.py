@@ -86,6 +86,8 @@ PROVIDER_RETIREMENT_S = 900.0
 SIMULATION_SEED = 7
 PROBE_LOOK_INTERVAL_S = 1.0
 """How often it is looked for an endpoint to probe; probes themselves are minutes apart."""
+PROBE_COUNT_MAX = 3
+"""Probes under way at one time: one that hangs holds up nobody else's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +324,11 @@ class Application:
 
     async def _probe(self) -> None:
         """Probes until it is cancelled."""
+        async with asyncio.TaskGroup() as probing:
+            for _ in range(PROBE_COUNT_MAX):
+                probing.create_task(self._probe_one_by_one(), name="probes")
+
+    async def _probe_one_by_one(self) -> None:
         while True:
             await asyncio.sleep(PROBE_LOOK_INTERVAL_S)
             await self.probe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ class AttemptPlan:
     conversation: Conversation
     facts: RequestFacts
     ttft_timeout_s: float
-    """Without a token for so long it has failed; the whole answer of an endpoint that does not stream takes its time."""
+    """Without a token for so long it has failed; of an endpoint that does not stream, without the whole answer."""
     stall_s: float
     """Without a further piece for so long it has failed, or for longer if it has paused for long before."""
     deadline_s: float | None
@@ -95,6 +96,7 @@ class Attempt:
         metrics: Metrics,
         traffic: SlidingSum,
         clock_s: Callable[[], float],
+        begun: Callable[[], None] | None = None,
     ) -> None:
         """Nothing is called yet.
 
@@ -104,6 +106,7 @@ class Attempt:
             metrics: Is told of the attempt's end.
             traffic: Sums up the tokens of calls that are made for callers.
             clock_s: A monotonic clock in seconds.
+            begun: Is told when the tracker knows of the call.
         """
         self.plan = plan
         self.delta_count = 0
@@ -118,6 +121,7 @@ class Attempt:
         self._was_left = False
         """Nobody waits for it any longer, though the provider may be at work: what it was asked counts as read."""
         self._last_delta_s = 0.0
+        """When the last delta came, and then, when the caller had taken it."""
         self._longest_pause_s = 0.0
         self._patience_s = plan.stall_s
         self._usage = Usage()
@@ -127,6 +131,7 @@ class Attempt:
         self._metrics = metrics
         self._traffic = traffic
         self._clock_s = clock_s
+        self._begun = begun
 
     @property
     def endpoint_name(self) -> str:
@@ -143,6 +148,8 @@ class Attempt:
         self.started_s = self._clock_s()
         read_count = self.plan.facts.input_token_count - int(self.plan.cached_input_token_count)
         track = self._tracker.start(self.endpoint_name, input_token_count=read_count, now_s=self.started_s)
+        if self._begun is not None:
+            self._begun()
         span = request_span.attempt(
             self.plan.number,
             self.plan.entry.endpoint,
@@ -157,6 +164,7 @@ class Attempt:
                 while batch := await self._next(batches, alarm):
                     for delta in self._taken(batch, track):
                         yield delta
+                    self._resume(track)
             if self.finished is None:
                 raise UpstreamDisconnectedError("the provider's answer ended without a finish")
             track.succeed(output_token_count=self.usage().usage.output_token_count, now_s=self._clock_s())
@@ -203,6 +211,15 @@ class Attempt:
             if self.plan.entry.stream:
                 track.progress(estimated_token_count(self._byte_count), now_s)
         return deltas
+
+    def _resume(self, track: TrackedAttempt) -> None:
+        """The caller has taken what came. How long that took is no pause of the endpoint's, and no slowness."""
+        if self.first_delta_s is None:
+            return
+        now_s = self._clock_s()
+        if self.plan.entry.stream and now_s > self._last_delta_s:
+            track.held(now_s - self._last_delta_s)
+        self._last_delta_s = now_s
 
     def _tell(self, span: AttemptSpan, error_type: str | None) -> None:
         """Telemetry of an attempt that is over."""
@@ -309,9 +326,10 @@ class Attempt:
     ) -> tuple[UpstreamEvent, ...] | None:
         """The next batch, or None at the end. The wait is limited: for the first delta, then for each further one. What
         is no delta, such as a usage report, is awaited anew; its adapter watches for silence as a whole."""
-        if not self.plan.entry.stream or self.finished is not None:
+        is_whole = not self.plan.entry.stream
+        if self.finished is not None or (is_whole and math.isinf(self.plan.ttft_timeout_s)):
             return await anext(batches, None)
-        if self.first_delta_s is None:
+        if self.first_delta_s is None or is_whole:
             limit_s = self.plan.ttft_timeout_s - (self._clock_s() - self.started_s)
             try:
                 return await alarm.limited(anext(batches, None), limit_s=max(0.0, limit_s))

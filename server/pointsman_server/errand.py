@@ -12,7 +12,7 @@ from pointsman_server.decision.types import Candidate, Capability, Decision, Req
 from pointsman_server.errors import DeadlineExceededError
 from pointsman_server.execution.budgets import HedgeBudget, RetryBudget, RetryGrant
 from pointsman_server.execution.lineup import ATTEMPT_TIME_MIN_S, Lineup, Turn, stretched_s
-from pointsman_server.execution.patience import hedge_delay_s, stall_timeout_s, ttft_timeout_s
+from pointsman_server.execution.patience import hedge_delay_s, stall_timeout_s, ttft_timeout_s, whole_answer_timeout_s
 from pointsman_server.execution.sliding import SlidingSum
 from pointsman_server.race import Account, Hedge, Race
 from pointsman_server.runtime.tracker import RuntimeTracker
@@ -71,7 +71,9 @@ class Errand:
         world: World,
         snapshot: RuntimeSnapshot,
         organs: Organs,
+        begun: Callable[[], None],
     ) -> None:
+        """Nothing is called yet; `begun` is told of each call that begins."""
         self.account = Account()
         self._decision = decision
         self._facts = facts
@@ -81,6 +83,7 @@ class Errand:
         self._snapshot = snapshot
         """Of the decision at first, then of the last time that someone was to be asked."""
         self._organs = organs
+        self._begun = begun
         self._lineup = Lineup(decision.eligible, snapshot)
 
     def races(self) -> Iterator[Race]:
@@ -141,20 +144,17 @@ class Errand:
         self.account.attempt_count += 1
         now_s = organs.clock_s()
         has_successor = self._has_more and organs.retries.has_room(now_s)
+        entry = world.catalog.by_name[endpoint.name]
         plan = AttemptPlan(
             number=self.account.attempt_count,
             decision=self._decision,
-            entry=world.catalog.by_name[endpoint.name],
+            entry=entry,
             provider=world.providers[endpoint.provider],
             server_address=world.server_addresses[endpoint.provider],
             conversation=self._conversation,
             facts=self._facts,
-            ttft_timeout_s=ttft_timeout_s(
-                candidate.ttft_s,
-                input_token_count=self._facts.input_token_count,
-                cap_s=execution.ttft_timeout_s,
-                left_s=execution.left_s(now_s),
-                has_successor=has_successor,
+            ttft_timeout_s=self._ttft_timeout_s(
+                candidate, now_s, is_whole=not entry.stream, has_successor=has_successor
             ),
             stall_s=stall_timeout_s(
                 candidate.inter_token_latency_s,
@@ -166,7 +166,26 @@ class Errand:
             cached_input_token_count=candidate.cached_input_token_count,
         )
         return Attempt(
-            plan, tracker=organs.tracker, metrics=organs.metrics, traffic=organs.traffic, clock_s=organs.clock_s
+            plan,
+            tracker=organs.tracker,
+            metrics=organs.metrics,
+            traffic=organs.traffic,
+            clock_s=organs.clock_s,
+            begun=self._begun,
+        )
+
+    def _ttft_timeout_s(self, candidate: Candidate, now_s: float, *, is_whole: bool, has_successor: bool) -> float:
+        input_token_count, left_s = self._facts.input_token_count, self._execution.left_s(now_s)
+        if is_whole:
+            return whole_answer_timeout_s(
+                candidate.ttft_s, input_token_count=input_token_count, left_s=left_s, has_successor=has_successor
+            )
+        return ttft_timeout_s(
+            candidate.ttft_s,
+            input_token_count=input_token_count,
+            cap_s=self._execution.ttft_timeout_s,
+            left_s=left_s,
+            has_successor=has_successor,
         )
 
     @property

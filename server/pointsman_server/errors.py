@@ -92,6 +92,11 @@ class EndpointsUnavailableError(PointsmanError):
         """Whether every one of them is rate limited, rather than down."""
         super().__init__("every endpoint that satisfies the constraints is unavailable at the moment")
 
+    @property
+    def waited_for(self) -> frozenset[str]:
+        """The endpoints that satisfy the constraints."""
+        return frozenset(one.endpoint.name for one in self.decision.candidates if one.healthy_but_for_time)
+
 
 class OverloadedError(PointsmanError):
     """This router is at its own limit."""

@@ -49,7 +49,7 @@ BARRED = frozenset(
 
 
 class Prober:
-    """Makes one probe at a time. What may be probed is worked out anew only when the world has changed."""
+    """Makes probes, one for each look. What may be probed is worked out anew only when the world has changed."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Prober:
             server_address=world.server_addresses[target.provider],
             conversation=PROBE,
             facts=request_facts(PROBE),
-            ttft_timeout_s=SILENCE_S_MAX,
+            ttft_timeout_s=SILENCE_S_MAX if entry.stream else PROBE_S_MAX,
             stall_s=SILENCE_S_MAX,
             deadline_s=self._clock_s() + PROBE_S_MAX,
         )

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pointsman_server.attempt import Attempt
 from pointsman_server.chat import Conversation, Finished, prompt_text
 from pointsman_server.decision.assignment import assign
-from pointsman_server.decision.choice import uniform
-from pointsman_server.decision.decide import decide
+from pointsman_server.decision.decide import PANIC_OPEN_S_MAX, decide
 from pointsman_server.decision.facts import request_facts
 from pointsman_server.decision.router_string import RouterAlternative, RouterString
 from pointsman_server.decision.types import (
@@ -40,8 +39,9 @@ from pointsman_server.errors import (
     UpstreamErrorKind,
 )
 from pointsman_server.execution.budgets import HedgeBudget, RetryBudget
-from pointsman_server.execution.lineup import may_wait, stretched_s
+from pointsman_server.execution.lineup import patience_s
 from pointsman_server.execution.sliding import SlidingSum
+from pointsman_server.line import Lines, Place
 from pointsman_server.memory import DecisionMemory, RememberedDecision
 from pointsman_server.race import Account, RaceEvent
 from pointsman_server.runtime.prompt_cache import Beginnings, PromptCaches, beginnings_of
@@ -161,6 +161,7 @@ class Router:
             clock_s=clock_s,
             sleep=sleep,
         )
+        self._lines = Lines()
         self._memory = memory
         self._metrics = metrics
         self._clock_s = clock_s
@@ -242,40 +243,42 @@ class Router:
         """
         arrived_s = self._clock_s()
         self._organs.add_request(now_s=arrived_s)
-        decided = await self._decided(request, execution, span)
-        yield decided
-        errand = Errand(
-            decided.decision,
-            decided.facts,
-            request.conversation,
-            execution,
-            world=decided.world,
-            snapshot=decided.snapshot,
-            organs=self._organs,
-        )
-        account = errand.account
-        with Ending(self._log, decided.decision, account, arrived_s=arrived_s, clock_s=self._clock_s) as ending:
-            for race in errand.races():
-                async with aclosing(race.events(span)) as events:
-                    async for event in events:
-                        yield event
-                if race.winner is not None:
-                    ending.winner = race.winner
-                    self._note_read(race.winner, decided.beginnings)
-                    yield self._completed(race.winner, account, arrived_s)
-                    return
-                if race.leader is not None and race.leader.delta_count and not execution.restart_after_break:
-                    raise StreamBrokenError(
-                        account.failures[-1],
-                        delta_count=race.leader.delta_count,
-                        character_count=race.leader.character_count,
-                    )
-            raise AttemptsExhaustedError(
-                tuple(account.failures),
-                decision_id=decided.decision.decision_id,
-                retry_after_s=self._soonest_retry_s(decided.decision.eligible),
-                is_budget_spent=account.is_budget_spent,
+        with self._lines.place() as place:
+            decided = await self._decided(request, execution, span, place)
+            yield decided
+            errand = Errand(
+                decided.decision,
+                decided.facts,
+                request.conversation,
+                execution,
+                world=decided.world,
+                snapshot=decided.snapshot,
+                organs=self._organs,
+                begun=place.leave,
             )
+            account = errand.account
+            with Ending(self._log, decided.decision, account, arrived_s=arrived_s, clock_s=self._clock_s) as ending:
+                for race in errand.races():
+                    async with aclosing(race.events(span)) as events:
+                        async for event in events:
+                            yield event
+                    if race.winner is not None:
+                        ending.winner = race.winner
+                        self._note_read(race.winner, decided.beginnings)
+                        yield self._completed(race.winner, account, arrived_s)
+                        return
+                    if race.leader is not None and race.leader.delta_count and not execution.restart_after_break:
+                        raise StreamBrokenError(
+                            account.failures[-1],
+                            delta_count=race.leader.delta_count,
+                            character_count=race.leader.character_count,
+                        )
+                raise AttemptsExhaustedError(
+                    tuple(account.failures),
+                    decision_id=decided.decision.decision_id,
+                    retry_after_s=self._soonest_retry_s(decided.decision.eligible),
+                    is_budget_spent=account.is_budget_spent,
+                )
 
     def _log_decision(
         self,
@@ -361,15 +364,24 @@ class Router:
                 now_s=self._clock_s(),
             )
 
-    async def _decided(self, request: RoutingRequest, execution: Execution, span: RequestSpan) -> Decided:
-        """The decision; where all endpoints are down or limit our rate, and one may be called shortly, the one of then."""
-        try:
-            return self.route(request, span, served=True)
-        except EndpointsUnavailableError as error:
-            if not may_wait(error.retry_after_s, left_s=execution.left_s(self._clock_s())):
-                raise
-            await self._organs.sleep(stretched_s(error.retry_after_s, drawn=uniform(error.decision.seed)))
-        return self.route(request, span, served=True)
+    async def _decided(self, request: RoutingRequest, execution: Execution, span: RequestSpan, place: Place) -> Decided:
+        """The decision; where all endpoints are down or limit our rate, the one of the moment when one may be called, if
+        that comes soon enough. Who waits for it stands in line, and keeps the place until the call has begun."""
+        now_s = self._clock_s()
+        give_up_s = now_s + patience_s(left_s=execution.left_s(now_s))
+        while True:
+            try:
+                decided, wait_s = self.route(request, span, served=True), 0.0
+            except EndpointsUnavailableError as error:
+                left_s, wait_s = give_up_s - self._clock_s(), error.retry_after_s
+                if wait_s > left_s or not place.enter(error.waited_for):
+                    raise
+            else:
+                assert decided.decision.chosen is not None, "a request that is routed has an endpoint"
+                left_s = give_up_s - self._clock_s()
+                if left_s <= 0.0 or not place.goes_behind(decided.decision.chosen.endpoint.name):
+                    return decided
+            await place.wait(wait_s, at_most_s=left_s)
 
     def _completed(self, winner: Attempt, account: Account, arrived_s: float) -> Completed:
         assert winner.finished is not None, "an attempt without an error has finished"
@@ -412,8 +424,23 @@ def unroutable(decision: Decision) -> NoEligibleEndpointError | EndpointsUnavail
     if not waiting:
         return NoEligibleEndpointError(decision)
     health = [rejection for candidate in waiting for rejection in candidate.rejections]
+    waits_s = [wait_s for candidate in waiting if (wait_s := _wait_s(candidate)) is not None]
     return EndpointsUnavailableError(
         decision,
-        retry_after_s=min((r.actual for r in health if r.actual is not None), default=RETRY_AFTER_DEFAULT_S),
+        retry_after_s=min(waits_s, default=RETRY_AFTER_DEFAULT_S),
         rate_limited=all(rejection.reason is RejectionReason.RATE_LIMITED for rejection in health),
+    )
+
+
+def _wait_s(candidate: Candidate) -> float | None:
+    """When the endpoint may be called, as far as that is known. Where nobody else may be, a breaker that failures have
+    opened is no reason to wait longer than the endpoint asks for."""
+    return max(
+        (
+            rejection.actual
+            for rejection in candidate.rejections
+            if rejection.actual is not None
+            and (rejection.reason is RejectionReason.RATE_LIMITED or rejection.actual > PANIC_OPEN_S_MAX)
+        ),
+        default=None,
     )

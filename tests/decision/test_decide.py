@@ -79,7 +79,7 @@ def test_every_eligible_candidate_satisfies_every_constraint(given_input: Decisi
         runtime = given_input.snapshot.of(endpoint.name)
         if decision.reason is not DecisionReason.PANIC:
             assert runtime.breaker is not BreakerState.OPEN
-        assert not runtime.retry_after_s or runtime.breaker is BreakerState.OPEN
+        assert not runtime.retry_after_s
 
 
 @given(decision_inputs(alternative_count_max=1), bounds())
@@ -457,7 +457,7 @@ def test_the_answers_of_the_others_count_as_much_as_their_first_tokens(metric: M
 
 def ill(*, open_s: float | None, second: EndpointRuntime, bounds: tuple[Bound, ...] = ()) -> Decision:
     """One model at a provider whose breaker is open for so long, and at a second one."""
-    first = EndpointRuntime(ttft_s=FLAT, age_s=1.0, breaker=BreakerState.OPEN, retry_after_s=open_s)
+    first = EndpointRuntime(ttft_s=FLAT, age_s=1.0, breaker=BreakerState.OPEN, breaker_open_s=open_s)
     return decide(
         DecisionInput(
             decision_id="d-1",
@@ -474,7 +474,7 @@ def ill(*, open_s: float | None, second: EndpointRuntime, bounds: tuple[Bound, .
 
 def test_where_every_breaker_is_open_the_best_endpoint_is_tried() -> None:
     """Rather than to refuse, the decision takes the best of the ill, says so, and keeps the other to fail over to."""
-    slower = EndpointRuntime(ttft_s=Latency(1.0, 1.0, 1.0, 1.0, 1.0), breaker=BreakerState.OPEN, retry_after_s=2.0)
+    slower = EndpointRuntime(ttft_s=Latency(1.0, 1.0, 1.0, 1.0, 1.0), breaker=BreakerState.OPEN, breaker_open_s=2.0)
     decision = ill(open_s=30.0, second=slower)
     assert decision.reason is DecisionReason.PANIC
     assert [candidate.endpoint.name for candidate in decision.eligible] == ["m@first", "m@second"]
@@ -491,12 +491,28 @@ def test_what_is_healthy_is_never_passed_over_for_what_is_not() -> None:
 def test_panic_spares_refused_keys_rate_limits_and_constraints() -> None:
     """A key that was refused is refused again, a provider that asks for time gets it, and a bound holds whatever comes."""
     limited = EndpointRuntime(ttft_s=FLAT, retry_after_s=3.0)
-    refused = EndpointRuntime(ttft_s=FLAT, breaker=BreakerState.OPEN, retry_after_s=250.0)
+    refused = EndpointRuntime(ttft_s=FLAT, breaker=BreakerState.OPEN, breaker_open_s=250.0)
     assert ill(open_s=250.0, second=limited).chosen is None
     assert [c.endpoint.name for c in ill(open_s=5.0, second=limited).eligible] == ["m@first"]
     assert ill(open_s=250.0, second=refused).chosen is None
     assert [c.endpoint.name for c in ill(open_s=5.0, second=refused).eligible] == ["m@first"]
     assert ill(open_s=5.0, second=refused, bounds=(Bound(Metric.TTFT, Comparison.LESS, 0.05),)).chosen is None
+
+
+def test_panic_gives_an_ill_endpoint_the_time_that_it_asked_for() -> None:
+    """An open breaker is made light of, a Retry-After beside it is not; both are told as reasons."""
+    asked = EndpointRuntime(ttft_s=FLAT, breaker=BreakerState.OPEN, breaker_open_s=2.0, retry_after_s=3.0)
+    assert asked.left_alone_s == 3.0
+    refused = EndpointRuntime(ttft_s=FLAT, breaker=BreakerState.OPEN, breaker_open_s=250.0)
+    decision = ill(open_s=250.0, second=asked)
+    assert decision.chosen is None
+    reasons = {c.endpoint.name: [(r.reason, r.actual) for r in c.rejections] for c in decision.candidates}
+    assert reasons == {
+        "m@first": [(RejectionReason.BREAKER_OPEN, 250.0)],
+        "m@second": [(RejectionReason.BREAKER_OPEN, 2.0), (RejectionReason.RATE_LIMITED, 3.0)],
+    }
+    assert [c.endpoint.name for c in ill(open_s=5.0, second=asked).eligible] == ["m@first"]
+    assert ill(open_s=None, second=refused).reason is DecisionReason.PANIC
 
 
 def test_an_objective_seeks_its_end_and_ranks_the_unknown_last() -> None:

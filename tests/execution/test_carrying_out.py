@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from execution.played import (
@@ -22,6 +23,7 @@ from execution.played import (
 )
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from pointsman_server.attempt import UsageCounted, token_count
+from pointsman_server.catalog.catalog import Catalog
 from pointsman_server.chat import TextDelta
 from pointsman_server.errors import (
     AttemptsExhaustedError,
@@ -414,6 +416,25 @@ def test_a_hang_is_left_after_a_time_that_follows_from_the_estimate() -> None:
     play(scenario())
 
 
+def test_an_endpoint_that_answers_as_a_whole_is_left_by_what_its_answers_take() -> None:
+    """It has twice the 99th percentile of those, not what a first token may take; where nothing is known, or nobody else is
+    left, it has what its provider allows."""
+
+    async def scenario() -> None:
+        whole = answer("fine", after_s=5.0, gap_s=0.0)
+        stage = Stage(x=Played(lambda number: whole if number < 30 else HANG), y=always((100.0, "late", STOP)))
+        catalog = stage.router.world.catalog
+        entries = Catalog.of(replace(entry, stream=False) for entry in catalog.entries)
+        stage.router.world = replace(stage.router.world, catalog=entries)
+        for _ in range(30):
+            assert told(await stage.complete(stage.execution(ttft_timeout_s=1.0)))[-1] == "done a@x after 1"
+        before_s = stage.clock_s()
+        assert told(await stage.complete(stage.execution(ttft_timeout_s=1.0)))[-1] == "done a@y after 2"
+        assert 110.0 < stage.clock_s() - before_s < 125.0
+
+    play(scenario())
+
+
 def test_the_callers_timeout_is_the_most() -> None:
     """A shorter timeout of the caller's holds, whatever is expected of the endpoint."""
 
@@ -516,6 +537,34 @@ def test_a_stream_in_bursts_does_not_stall() -> None:
         stage = Stage(x=Played(lambda number: answer(LONG) if number < 30 else bursts), y=always(answer()))
         await stage.warm_up()
         assert told(await stage.complete(stage.execution(restart=True)))[-1] == "done a@x after 1"
+
+    play(scenario())
+
+
+def test_a_callers_pause_is_none_of_the_streams() -> None:
+    """A caller that takes a piece every five seconds makes no endpoint look slow, and wins no stalled stream more time."""
+
+    async def scenario() -> None:
+        pieces = [step for _ in range(30) for step in (0.01, "four")]
+        stage = Stage(x=by_number({1: (0.2, *pieces, NEVER)}, (0.2, *pieces, STOP)))
+        await stage.warm_up(1)
+        before = stage.runtime("x").inter_token_latency_s
+        assert before is not None
+        taken_s = 0.0
+
+        async def take_slowly() -> None:
+            nonlocal taken_s
+            async for event in stage.events(stage.execution()):
+                if isinstance(event, TextDelta):
+                    await asyncio.sleep(5.0)
+                    taken_s = stage.clock_s()
+
+        with pytest.raises(StreamBrokenError):
+            await take_slowly()
+        assert stage.clock_s() - taken_s == pytest.approx(STALL_S_MIN_COMMITTED, abs=0.1)
+        after = stage.runtime("x").inter_token_latency_s
+        assert after is not None
+        assert after.p50 == pytest.approx(before.p50, rel=0.2)
 
     play(scenario())
 

@@ -48,7 +48,7 @@ def name_of(turn: Turn | None) -> str | None:
 
 def test_the_first_is_the_decisions_whatever_its_state() -> None:
     """The chosen endpoint is called first, also with an open breaker: the decision knew."""
-    ill = RuntimeSnapshot({"a@x": EndpointRuntime(breaker=BreakerState.OPEN, retry_after_s=2.0)})
+    ill = RuntimeSnapshot({"a@x": EndpointRuntime(breaker=BreakerState.OPEN, breaker_open_s=2.0)})
     assert lineup("a@x", "a@y").next((), ill, left_s=None) == Turn(candidate("a@x"), 0.0)
 
 
@@ -82,7 +82,7 @@ def test_who_became_limited_or_ill_meanwhile_is_passed_over() -> None:
     now = RuntimeSnapshot(
         {
             "a@y": EndpointRuntime(retry_after_s=0.5),
-            "a@z": EndpointRuntime(breaker=BreakerState.OPEN, retry_after_s=0.1),
+            "a@z": EndpointRuntime(breaker=BreakerState.OPEN, breaker_open_s=0.1),
         }
     )
     assert name_of(line.next((failure("a@x"),), now, left_s=None)) == "a@v"
@@ -92,7 +92,7 @@ def test_who_became_limited_or_ill_meanwhile_is_passed_over() -> None:
 
 def test_where_the_decision_made_light_of_open_breakers_failovers_do_too() -> None:
     """When everything looked ill the second candidate is tried like the first; one that became ill since is not."""
-    ill = EndpointRuntime(breaker=BreakerState.OPEN, retry_after_s=4.0)
+    ill = EndpointRuntime(breaker=BreakerState.OPEN, breaker_open_s=4.0)
     panic = RuntimeSnapshot({"a@x": ill, "a@y": ill})
     line = Lineup([candidate("a@x"), candidate("a@y"), candidate("a@z")], panic)
     line.next((), panic, left_s=None)
@@ -101,6 +101,18 @@ def test_where_the_decision_made_light_of_open_breakers_failovers_do_too() -> No
     assert name_of(line.next((failure("a@x"),), now, left_s=None)) == "a@y"
     assert not line.has_more(now)
     assert line.next((failure("a@x"), failure("a@y")), now, left_s=None) is None
+
+
+def test_an_ill_endpoint_that_asks_for_a_moment_gets_it_too() -> None:
+    """Where an open breaker is no reason, Retry-After still is: others come first, and then it is waited for."""
+    ill = EndpointRuntime(breaker=BreakerState.OPEN, breaker_open_s=4.0)
+    panic = RuntimeSnapshot({"a@x": ill, "a@y": ill, "a@z": ill})
+    line = Lineup([candidate("a@x"), candidate("a@y"), candidate("a@z")], panic)
+    line.next((), panic, left_s=None)
+    now = RuntimeSnapshot({"a@x": ill, "a@y": ill._replace(retry_after_s=1.5), "a@z": ill})
+    assert line.next((failure("a@x"),), now, left_s=None) == Turn(candidate("a@z"), 0.0)
+    assert not line.has_more(now)
+    assert line.next((failure("a@x"), failure("a@z")), now, left_s=None) == Turn(candidate("a@y"), 1.5)
 
 
 def test_the_only_endpoint_that_asks_for_a_moment_gets_it_once() -> None:

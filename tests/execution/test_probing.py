@@ -80,8 +80,18 @@ def test_who_is_called_anyway_or_wants_to_be_left_alone_is_not_probed() -> None:
         assert probed(schedule, target("a@x"), now_s=500.0, a=state) == expected
 
 
+def test_a_breaker_that_waits_for_a_trial_is_probed_at_once() -> None:
+    """However short the time since it was seen: but not again before five seconds, should the probe say nothing."""
+    schedule, half_open = without_jitter(), seen(1.0)._replace(breaker=BreakerState.HALF_OPEN)
+    probed(schedule, target("a@x"), now_s=0.0)
+    assert probed(schedule, target("a@x"), now_s=4.0, a=half_open) is None
+    assert probed(schedule, target("a@x"), now_s=5.0, a=half_open) == "a@x"
+    assert probed(schedule, target("a@x"), now_s=9.0, a=half_open) is None
+    assert probed(schedule, target("a@x"), now_s=10.0, a=half_open) == "a@x"
+
+
 def test_the_one_that_is_overdue_for_longest_comes_first_and_one_at_a_time() -> None:
-    """Two that are due are probed one after the other, at least a second apart."""
+    """Two that are due are probed one after the other, and not at once."""
     schedule, both = without_jitter(), (target("a@x"), target("b@x"))
     probed(schedule, *both, now_s=0.0)
     assert probed(schedule, *both, now_s=200.0, a=seen(150.0), b=seen(170.0)) == "b@x"

@@ -145,10 +145,45 @@ def test_a_share_of_failures_opens_it_without_two_in_a_row() -> None:
 def test_the_share_is_taken_of_recent_calls() -> None:
     """Failures that lie more than a minute back don't add up with those of today."""
     breaker = Breaker(RULES)
-    for now_s in (0.0, 30.0, 60.0, 90.0, 120.0, 150.0):
+    for now_s in (0.0, 60.0, 120.0, 180.0, 240.0):
         breaker.succeed(breaker.start(now_s), now_s=now_s)
-        failed(breaker, now_s + 15.0, count=1)
-    assert breaker.state(165.0) is BreakerState.CLOSED
+        failed(breaker, now_s + 30.0, count=1)
+        assert breaker.state(now_s + 30.0) is BreakerState.CLOSED
+
+
+def test_one_good_trial_does_not_make_up_for_what_fails_now_and_then() -> None:
+    """After the trial the next failure opens it again, for longer; after as many good calls as the share is taken of, no
+    single one does."""
+    breaker = Breaker(RULES)
+    for failing in (False, True, False, True):
+        admission = breaker.start(0.0)
+        if failing:
+            breaker.fail(admission, is_authentication=False, now_s=0.0)
+        else:
+            breaker.succeed(admission, now_s=0.0)
+    assert breaker.retry_after_s(0.0) == 10.0
+    breaker.succeed(breaker.start(10.0), now_s=10.0)
+    assert breaker.state(10.0) is BreakerState.CLOSED
+    failed(breaker, 11.0, count=1)
+    assert breaker.retry_after_s(11.0) == 20.0
+    for now_s in (31.0, 32.0, 33.0):
+        breaker.succeed(breaker.start(now_s), now_s=now_s)
+    failed(breaker, 34.0, count=1)
+    assert breaker.state(34.0) is BreakerState.CLOSED
+
+
+def test_a_trial_that_fails_late_was_part_of_the_time() -> None:
+    """The time to the next trial counts from the start of this one, but is no shorter than the first."""
+    breaker = Breaker(RULES)
+    failed(breaker, 0.0)
+    failed(breaker, 10.0, count=1)
+    assert breaker.retry_after_s(10.0) == 20.0
+    trial = breaker.start(30.0)
+    breaker.fail(trial, is_authentication=False, now_s=34.0)
+    assert breaker.retry_after_s(34.0) == 36.0
+    trial = breaker.start(70.0)
+    breaker.fail(trial, is_authentication=False, now_s=105.0)
+    assert breaker.retry_after_s(105.0) == 10.0
 
 
 def test_a_lost_trial_leaves_its_place() -> None:

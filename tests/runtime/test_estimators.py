@@ -157,6 +157,24 @@ def test_waits_alone_reveal_a_hang() -> None:
     assert latency.p50 >= 5.0
 
 
+def test_what_gave_a_change_away_is_no_straggler_of_what_follows() -> None:
+    """After a hang in which calls waited a hundred times as long, two answers as before bring the median back, and with
+    it the mean and the 99th percentile."""
+    estimator, rng = DurationEstimator(), random.Random(5)
+    now_s = fed(estimator, rng, count=200, median_s=0.3, spread=0.2)
+    before = estimator.latency(now_s)
+    for second in range(20):
+        estimator.observe_at_least(30.0, now_s=now_s + second)
+    for second in (25.0, 26.0):
+        estimator.observe(0.3, now_s=now_s + second)
+    after = estimator.latency(now_s + 26.0)
+    assert before is not None
+    assert after is not None
+    assert after.p50 == pytest.approx(0.3, rel=0.2)
+    assert after.mean < 2.0 * before.mean
+    assert after.p99 < 3.0 * before.p99
+
+
 def test_waiting_before_any_answer_leaves_the_unknown_unknown() -> None:
     """As long as nothing was answered there is no latency: a wait alone does not invent one."""
     estimator = DurationEstimator()

@@ -55,7 +55,7 @@ class Pair:
         flaky, steady = snapshot.of(FLAKY), snapshot.of(STEADY)
         assert flaky.ttft_s is not None
         assert steady.ttft_s is not None
-        is_open = flaky.retry_after_s is not None
+        is_open = flaky.breaker_open_s is not None
         return STEADY if is_open or flaky.ttft_s.mean > steady.ttft_s.mean else FLAKY
 
     def step(self, error_share: float) -> str:
@@ -96,6 +96,20 @@ def test_the_odds_are_right_in_the_long_run(seed: int) -> None:
         now_s = fed(odds, rng, share=0.1, count=1, now_s=now_s)
         costs.append(odds.cost_s(now_s))
     assert sum(costs[100:]) / 300 == pytest.approx(0.11, abs=0.07), f"seed {seed}"
+
+
+def test_a_spell_that_is_over_is_not_taken_for_the_usual() -> None:
+    """A minute of nothing but failures of ten seconds each, and then a dozen good calls: what is left costs little."""
+    odds = FailureOdds()
+    now_s = fed(odds, random.Random(1), share=0.0, count=100, now_s=0.0)
+    for _ in range(60):
+        now_s += 1.0
+        odds.add_failure(lost_s=10.0, now_s=now_s)
+    assert odds.cost_s(now_s) > 20.0
+    for _ in range(12):
+        now_s += 0.5
+        odds.add_success(now_s=now_s)
+    assert odds.cost_s(now_s) < 1.0
 
 
 def test_one_failure_among_many_costs_little() -> None:

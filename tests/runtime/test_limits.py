@@ -155,6 +155,51 @@ def test_below_its_limit_an_endpoint_is_free() -> None:
     assert limits.concurrency is None, "who names a time to wait counts by time"
 
 
+def test_the_first_burst_does_not_pass_for_the_limit() -> None:
+    """Four calls at once and none before them, then a refusal that tells nothing: neither four a second, nor four in ten."""
+    limits = RateLimits()
+    for _ in range(5):
+        limits.started(100.2)
+    limits.refused(started_s=100.2, load=4, retry_after_s=None, now_s=100.3)
+    rate = limits.rate_per_s(100.3)
+    assert rate is not None
+    assert 0.8 < rate < 2.0
+
+
+def at_once(limits: RateLimits, now_s: float) -> int:
+    """How many calls may be started at that moment; starts them."""
+    count = 0
+    while limits.wait_s(now_s, in_flight_count=0) <= 1e-9 and count < 100:
+        limits.started(now_s)
+        count += 1
+    return count
+
+
+def test_what_was_once_admitted_at_once_is_sent_at_once_again() -> None:
+    """A bucket that let six calls pass within a second, though it refills by one or two, is used as a bucket: after a
+    refusal one call is left of it, and after a while all of it is."""
+    limits = RateLimits()
+    for second in range(91, 100):
+        limits.started(float(second))
+    for _ in range(7):
+        limits.started(100.0)
+    limits.refused(started_s=100.0, load=0, retry_after_s=2.0, now_s=100.0)
+    rate = limits.rate_per_s(100.0)
+    assert rate == pytest.approx(0.95 * 10 / 4)
+    assert at_once(limits, 100.0) == 1
+    assert at_once(limits, 103.5) == 3
+    assert at_once(limits, 103.6) == 0
+
+
+def test_a_limit_by_the_second_is_not_sent_at_once() -> None:
+    """Where no second admitted more than the mean one does, calls are sent evenly."""
+    limits = RateLimits()
+    for tenth in range(900, 1001):
+        limits.started(tenth / 10.0)
+    limits.refused(started_s=100.0, load=0, retry_after_s=2.0, now_s=100.0)
+    assert at_once(limits, 110.0) == 2
+
+
 def test_refusals_of_one_burst_count_once() -> None:
     """What was sent before the first refusal came back says nothing new of the limit."""
     limits = RateLimits()

@@ -8,10 +8,21 @@ import io
 import re
 from pathlib import Path
 
-from pointsman_server.runtime import failures, level, limits, profile, waiting
+from pointsman_server.runtime import endpoint, failures, level, limits, profile, tracker, waiting
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "runtime.md").read_text(encoding="utf-8")
-MODULES = ("breaker", "endpoint", "estimators", "failures", "level", "sessions", "limits", "profile", "waiting")
+MODULES = (
+    "breaker",
+    "endpoint",
+    "estimators",
+    "failures",
+    "level",
+    "sessions",
+    "limits",
+    "profile",
+    "tracker",
+    "waiting",
+)
 
 
 def test_the_simulator_of_the_page_does_what_the_page_says() -> None:
@@ -40,7 +51,9 @@ def test_each_constant_of_the_page_exists() -> None:
     assert float(stated["EXPONENT_VARIANCE_PRIOR"]) == level.EXPONENT_VARIANCE_PRIOR
     assert float(stated["HANG_SURPRISE"]) == waiting.HANG_SURPRISE
     assert float(stated["RATE_SHARE"]) == limits.RATE_SHARE
+    assert float(stated["MARGIN"]) == endpoint.MARGIN
+    assert stated["PART_S"] == f"{tracker.PART_S:g} s"
     assert stated["DAY_PRIOR_COUNT"] == f"{profile.DAY_PRIOR_COUNT:g} days"
     assert (waiting.STRAGGLER_SHARE, waiting.STRAGGLER_RATIO, waiting.STRAGGLER_POWER) == (0.02, 2.0, 1.5)
     assert (failures.SPELL_SHARE, failures.SPELL_HALF_LIFE_S) == (0.4, 15.0)
-    assert (limits.QUIET_S, limits.GROWTH_S) == (30.0, 120.0)
+    assert (limits.QUIET_S, limits.GROWTH_S) == (60.0, 120.0)

@@ -117,6 +117,42 @@ def test_an_answer_that_breaks_off_still_tells_its_speed(ends: Callable[[Attempt
     assert latency.p50 == pytest.approx(0.05, rel=0.05)
 
 
+def test_a_stream_tells_its_speed_while_it_lasts() -> None:
+    """Of answers under way that have become six times as slow the gaps are known within some seconds, though none of them
+    is over."""
+    tracker = RuntimeTracker()
+    now_s = 0.0
+    for _ in range(30):
+        now_s = answered(tracker, now_s)
+    usual = runtime_of(tracker, now_s).inter_token_latency_s
+    assert usual is not None
+    attempts = [started(tracker, now_s) for _ in range(5)]
+    for attempt in attempts:
+        attempt.first_token(now_s + 0.5)
+    for tick in range(1, 10):
+        for attempt in attempts:
+            attempt.progress(1 + 10 * tick, now_s + 0.5 + 60.0 * usual.p50 * tick)
+    slow = runtime_of(tracker, now_s + 0.5 + 540.0 * usual.p50).inter_token_latency_s
+    assert slow is not None
+    assert slow.p50 == pytest.approx(6.0 * usual.p50, rel=0.3)
+
+
+def test_parts_of_an_answer_and_the_whole_tell_one_speed() -> None:
+    """Where the provider counts twice the tokens that we estimate, what a stream tells on its way is scaled to that."""
+    tracker = RuntimeTracker()
+    for number in range(100):
+        begun_s = 100.0 * number
+        attempt = started(tracker, begun_s)
+        attempt.first_token(begun_s + 0.5)
+        for second in range(1, 10):
+            attempt.progress(1 + 50 * second, begun_s + 0.5 + second)
+        attempt.succeed(output_token_count=902, now_s=begun_s + 9.5)
+    latency = runtime_of(tracker, 9909.5).inter_token_latency_s
+    assert latency is not None
+    assert latency.p50 == pytest.approx(0.01, rel=0.03)
+    assert latency.p95 == pytest.approx(0.01, rel=0.2)
+
+
 def test_an_attempt_ends_once() -> None:
     """A second end, or any event after the end, is a bug of the caller and is caught."""
     tracker = RuntimeTracker()
@@ -139,7 +175,7 @@ def test_illness_opens_the_breaker(kind: UpstreamErrorKind) -> None:
     assert runtime_of(tracker, 10.0).breaker is BreakerState.CLOSED
     failed(tracker, 10.0, kind)
     runtime = runtime_of(tracker, 11.0)
-    assert (runtime.breaker, runtime.retry_after_s) == (BreakerState.OPEN, 4.0)
+    assert (runtime.breaker, runtime.breaker_open_s, runtime.retry_after_s) == (BreakerState.OPEN, 4.0, None)
     assert runtime.error_rate is not None
     assert runtime.error_rate > 0.5
     assert runtime_of(tracker, 15.0).breaker is BreakerState.HALF_OPEN
@@ -150,7 +186,7 @@ def test_a_refused_key_opens_the_breaker_at_once() -> None:
     tracker = RuntimeTracker()
     failed(tracker, 0.0, UpstreamErrorKind.AUTHENTICATION)
     runtime = runtime_of(tracker, 0.0)
-    assert (runtime.breaker, runtime.retry_after_s) == (BreakerState.OPEN, 300.0)
+    assert (runtime.breaker, runtime.breaker_open_s) == (BreakerState.OPEN, 300.0)
 
 
 def test_a_rejected_request_is_not_the_endpoints_fault() -> None:
@@ -219,7 +255,7 @@ def test_a_half_open_endpoint_takes_one_trial() -> None:
     trial = started(tracker, 5.0)
     during = runtime_of(tracker, 6.0)
     assert during.breaker is BreakerState.OPEN
-    assert during.retry_after_s is not None
+    assert during.breaker_open_s is not None
     trial.cancel(6.0)
     assert runtime_of(tracker, 6.0).breaker is BreakerState.HALF_OPEN
     trial = started(tracker, 6.0)
@@ -377,7 +413,7 @@ def test_reading_changes_nothing_and_every_figure_is_sane(events: list[Event], o
     for snapshot in snapshots:
         for runtime in snapshot.by_endpoint.values():
             numbers: list[float] = [runtime.in_flight_count, runtime.observation_count]
-            numbers += [runtime.age_s or 0.0, runtime.retry_after_s or 0.0, runtime.error_rate or 0.0]
+            numbers += [runtime.age_s or 0.0, runtime.left_alone_s or 0.0, runtime.error_rate or 0.0]
             for latency in (runtime.ttft_s, runtime.inter_token_latency_s):
                 if latency is not None:
                     assert 0.0 < latency.p50 <= latency.p90 <= latency.p95 <= latency.p99
@@ -385,4 +421,4 @@ def test_reading_changes_nothing_and_every_figure_is_sane(events: list[Event], o
             assert all(math.isfinite(number) and number >= 0.0 for number in numbers)
             assert runtime.error_rate is None or runtime.error_rate <= 1.0
             assert runtime.retry_after_s is None or runtime.retry_after_s > 0.0
-            assert runtime.retry_after_s is not None or runtime.breaker is not BreakerState.OPEN
+            assert (runtime.breaker_open_s is not None) == (runtime.breaker is BreakerState.OPEN)

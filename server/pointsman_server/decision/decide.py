@@ -42,7 +42,7 @@ def decide(given: DecisionInput) -> Decision:
     The alternatives are worked off in order: the first that leaves an eligible endpoint supplies the choice, the later
     ones supply further candidates to fail over to. Where only open breakers stand against every endpoint that would
     do, they are left out of account: the calls that opened them may have failed for a reason that is over, and to try
-    is better than to refuse (Envoy calls this its panic threshold).
+    is better than to refuse (Envoy calls this its panic threshold). What an endpoint asked for, it gets all the same.
     """
     decision = _decided(given)
     if decision.reason is None and any(candidate.healthy_but_for_time for candidate in decision.candidates):

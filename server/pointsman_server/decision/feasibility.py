@@ -244,14 +244,15 @@ def bounded_value(draft: Draft, bound: Bound, best_quality: float | None) -> flo
 
 
 def _health(runtime: EndpointRuntime, tolerated_open_s: float | None) -> tuple[Rejection, ...]:
-    retry_after_s = runtime.retry_after_s
+    rejections: tuple[Rejection, ...] = ()
     if runtime.breaker is BreakerState.OPEN:
-        if tolerated_open_s is not None and (retry_after_s or 0.0) <= tolerated_open_s:
-            return ()
-        return (Rejection(RejectionReason.BREAKER_OPEN, "breaker", actual=retry_after_s),)
+        open_s = runtime.breaker_open_s
+        if tolerated_open_s is None or (open_s or 0.0) > tolerated_open_s:
+            rejections = (Rejection(RejectionReason.BREAKER_OPEN, "breaker", actual=open_s),)
+    retry_after_s = runtime.retry_after_s
     if retry_after_s is not None and retry_after_s > 0.0:
-        return (Rejection(RejectionReason.RATE_LIMITED, "rate limit", actual=retry_after_s),)
-    return ()
+        rejections += (Rejection(RejectionReason.RATE_LIMITED, "rate limit", actual=retry_after_s),)
+    return rejections
 
 
 def relaxations(candidates: Sequence[Candidate]) -> tuple[Relaxation, ...]:

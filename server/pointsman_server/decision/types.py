@@ -165,7 +165,8 @@ class EndpointRuntime(NamedTuple):
     in_flight_count: int = 0
     breaker: BreakerState = BreakerState.CLOSED
     retry_after_s: float | None = None
-    """How long the endpoint asked to be left alone, or the breaker stays open; None when it may be called now."""
+    """How long the endpoint asked to be left alone, or a limit that is known leaves no room; None when neither holds. It
+    is honoured whatever happens; an open breaker says nothing of it."""
     observation_count: int = 0
     """Attempts within the window."""
     age_s: float | None = None
@@ -175,10 +176,19 @@ class EndpointRuntime(NamedTuple):
     reference_input_token_count: float = 0.0
     """Length of the input that `ttft_s` is about; 0 where `ttft_s_per_input_token` is."""
     marginal_load_s: float = 0.0
-    """Seconds that one more request adds, in all, to the times to first token of as many as are in flight here. A cost
-    to weigh, no time to show."""
+    """Seconds that one more request adds, in all, to the times to first token of as many as are in flight here, and as
+    many again that come meanwhile. A cost to weigh, no time to show."""
     marginal_load_s_per_token: float = 0.0
     """Likewise to the times between two tokens of them: what one output token of theirs takes longer, in all."""
+    breaker_open_s: float | None = None
+    """How long the breaker stays open, or the trial that is under way may take at most; None unless it is open."""
+
+    @property
+    def left_alone_s(self) -> float | None:
+        """How long the endpoint is left alone, for whichever reason holds longer; None when it may be called now."""
+        if self.breaker_open_s is None or self.retry_after_s is None:
+            return self.retry_after_s if self.breaker_open_s is None else self.breaker_open_s
+        return max(self.retry_after_s, self.breaker_open_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -524,7 +524,7 @@ def runtime_to_proto(runtime: EndpointRuntime) -> routing_pb2.EndpointRuntime:
         error_rate=runtime.error_rate,
         in_flight_count=runtime.in_flight_count,
         breaker_state=BREAKER_STATE_TO_PROTO[runtime.breaker],
-        retry_after=_optional_duration(runtime.retry_after_s),
+        retry_after=_optional_duration(runtime.left_alone_s),
         observation_count=runtime.observation_count,
         age=_optional_duration(runtime.age_s),
     )

@@ -284,7 +284,7 @@ def _page(names: Sequence[str], page_size: int, page_token: str) -> tuple[Sequen
 
 def _visible(runtime: EndpointRuntime) -> tuple[object, ...]:
     """What makes a state worth sending again: ages and decaying averages move by themselves."""
-    return (runtime.observation_count, runtime.in_flight_count, runtime.breaker, runtime.retry_after_s is None)
+    return (runtime.observation_count, runtime.in_flight_count, runtime.breaker, runtime.left_alone_s is None)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

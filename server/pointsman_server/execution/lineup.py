@@ -56,7 +56,7 @@ class Lineup:
         """
         if not failures and self._remaining:
             first = self._remaining[0]
-            wait_s = _wait_s(snapshot.of(first.endpoint.name))
+            wait_s = self._wait_s(first, snapshot)
             return self._take(first, wait_s if wait_s is not None and _fits(first, wait_s, left_s) else 0.0)
         self._note_limited(failures)
         free = [candidate for candidate in self._remaining if self._may_be_asked(candidate, snapshot)]
@@ -65,8 +65,7 @@ class Lineup:
         waits = [
             (wait_s, candidate)
             for candidate in (*self._remaining, *self._limited)
-            if (wait_s := _wait_s(snapshot.of(candidate.endpoint.name))) is not None
-            and _fits(candidate, wait_s, left_s)
+            if (wait_s := self._wait_s(candidate, snapshot)) is not None and _fits(candidate, wait_s, left_s)
         ]
         if not waits:
             return None
@@ -90,8 +89,17 @@ class Lineup:
         return any(self._may_be_asked(candidate, snapshot) for candidate in self._remaining)
 
     def _may_be_asked(self, candidate: Candidate, snapshot: RuntimeSnapshot) -> bool:
-        name = candidate.endpoint.name
-        return _is_free(snapshot.of(name)) or self._decided_by.of(name).breaker is BreakerState.OPEN
+        return self._wait_s(candidate, snapshot) == 0.0
+
+    def _wait_s(self, candidate: Candidate, snapshot: RuntimeSnapshot) -> float | None:
+        """How long the endpoint is to be left alone: 0 when it may be called, None while its breaker is open, unless the
+        decision made light of that."""
+        runtime = snapshot.of(candidate.endpoint.name)
+        if runtime.breaker is BreakerState.OPEN:
+            decided_by = self._decided_by.of(candidate.endpoint.name)
+            if decided_by.breaker is not BreakerState.OPEN:
+                return None
+        return runtime.retry_after_s or 0.0
 
     def _take(self, candidate: Candidate, wait_s: float = 0.0) -> Turn:
         if candidate in self._remaining:
@@ -129,6 +137,11 @@ def may_wait(wait_s: float, *, left_s: float | None, answer_s: float = ATTEMPT_T
     return wait_s <= WAIT_S_MAX and (left_s is None or stretched_s(wait_s, drawn=1.0) + answer_s <= left_s)
 
 
+def patience_s(*, left_s: float | None) -> float:
+    """How long a request waits at most for an endpoint that it may be sent to: `WAIT_S_MAX`, or what the deadline leaves."""
+    return WAIT_S_MAX if left_s is None else min(WAIT_S_MAX, left_s - ATTEMPT_TIME_MIN_S)
+
+
 def _fits(candidate: Candidate, wait_s: float, left_s: float | None) -> bool:
     answer_s = ATTEMPT_TIME_MIN_S if candidate.ttft_s is None else max(ATTEMPT_TIME_MIN_S, candidate.ttft_s.p50)
     return may_wait(wait_s, left_s=left_s, answer_s=answer_s)
@@ -136,8 +149,3 @@ def _fits(candidate: Candidate, wait_s: float, left_s: float | None) -> bool:
 
 def _is_free(runtime: EndpointRuntime) -> bool:
     return runtime.breaker is not BreakerState.OPEN and runtime.retry_after_s is None
-
-
-def _wait_s(runtime: EndpointRuntime) -> float | None:
-    """How long the endpoint asked to be left alone; 0 when its time is over, None while its breaker is open."""
-    return None if runtime.breaker is BreakerState.OPEN else runtime.retry_after_s or 0.0

@@ -6,6 +6,8 @@ left after 2 s, and one that takes 5 s is not.
 
 from __future__ import annotations
 
+import math
+
 from pointsman_server.decision.types import Latency
 
 HEDGE_DELAY_S_UNKNOWN = 2.0
@@ -67,6 +69,19 @@ def ttft_timeout_s(
     if left_s is None:
         return timeout_s
     return min(timeout_s, max(DEADLINE_SHARE * left_s, 0.0 if ttft_s is None else ttft_s.p99))
+
+
+def whole_answer_timeout_s(
+    answer_s: Latency | None, *, input_token_count: int, left_s: float | None, has_successor: bool
+) -> float:
+    """The same for an endpoint that answers as a whole, of which `answer_s` is expected. How long that takes is not what a
+    caller limits who limits the wait for a first token, so nothing is known where the endpoint is not: infinite then, and
+    where nobody would be asked next; the provider's own timeout holds besides."""
+    if answer_s is None:
+        return math.inf
+    return ttft_timeout_s(
+        answer_s, input_token_count=input_token_count, cap_s=math.inf, left_s=left_s, has_successor=has_successor
+    )
 
 
 def stall_timeout_s(inter_token_latency_s: Latency | None, *, can_restart: bool, thinks: bool) -> float:

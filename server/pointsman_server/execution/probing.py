@@ -22,8 +22,10 @@ PROBE_TOKEN_COUNT = 24
 JITTER = 0.5
 """An endpoint is probed after 1 to 1.5 times its `after_s`, drawn anew each time: replicas and endpoints that start
 together drift apart."""
-GAP_S = 1.0
-"""Between two probes at least, and up to twice as long: a start with a hundred endpoints takes minutes, not an instant."""
+TRIAL_AFTER_S = 5.0
+"""A half-open breaker is probed so soon after the last probe: that one may have been refused, which is no verdict."""
+GAP_S = 0.5
+"""Between two probes at least, and up to twice as long: a start with a hundred endpoints takes a minute, not an instant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,9 @@ class ProbeSchedule:
     def _overdue_s(self, target: ProbeTarget, runtime: EndpointRuntime, now_s: float) -> float:
         """For how long the target should have been probed already; negative before."""
         unseen_s = now_s - self._touched_s[target.endpoint_name]
+        if runtime.breaker is BreakerState.HALF_OPEN:
+            # It is time for a trial, and better that nobody waits for it.
+            return unseen_s - TRIAL_AFTER_S
         if runtime.age_s is not None:
             unseen_s = min(unseen_s, runtime.age_s)
         return unseen_s - target.settings.after_s * self._stretch[target.endpoint_name]

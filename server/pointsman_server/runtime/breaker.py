@@ -31,12 +31,13 @@ class BreakerRules:
     """Calls that the share is taken of: a number and not a time, so that it is noticed equally soon under any load, and
     by failures alone, not by many good calls of a moment ago. At 5 % errors seven of 20 fail by chance once in 30,000."""
     failure_share_s: float = 60.0
-    """Calls that ended longer ago don't count."""
+    """Calls that ended longer ago don't count. Those before it opened do: of an endpoint that fails now and then one good
+    trial says little, and the next failure opens it again."""
     open_s_first: float = 5.0
     """How long it stays open at first: most outages are a restart or a lost connection."""
-    open_s_max: float = 15.0
-    """Each failed trial doubles the time up to this: recovery is noticed within a quarter of a minute, at the price of one
-    call in that time that fails over, or of a probe."""
+    open_s_max: float = 10.0
+    """Each failed trial doubles the time up to this: recovery is noticed within ten seconds, at the price of one call in
+    that time that fails over, or of a probe."""
     open_s_authentication: float = 300.0
     """After a refused key: a key doesn't heal by itself, but its quota or its billing may."""
     forgiven_after_s: float = 120.0
@@ -119,9 +120,9 @@ class Breaker:
         """A call succeeded, or has gone far enough to show that the endpoint answers."""
         if admission.era != self._era:
             return
+        self._last_calls.append((now_s, False))
         if not self._is_open:
             self._consecutive_failure_count = 0
-            self._last_calls.append((now_s, False))
         elif now_s >= self._open_until_s:
             self._change(now_s, is_open=False)
 
@@ -129,14 +130,14 @@ class Breaker:
         """A call failed, and it was the endpoint's fault or its key's."""
         if admission.era != self._era:
             return
+        self._last_calls.append((now_s, True))
         if is_authentication:
             self._open(now_s, self._rules.open_s_authentication)
         elif self._is_open:
             if now_s >= self._open_until_s:
-                self._open(now_s)
+                self._open(now_s, tried_s=self._trial_until_s - self._rules.trial_s_max)
         else:
             self._consecutive_failure_count += 1
-            self._last_calls.append((now_s, True))
             if self._has_failed_enough(now_s):
                 self._open(now_s)
 
@@ -152,7 +153,8 @@ class Breaker:
         recent = [failed for ended_s, failed in self._last_calls if now_s - ended_s <= rules.failure_share_s]
         return len(recent) == rules.failure_share_call_count and sum(recent) >= rules.failure_share * len(recent)
 
-    def _open(self, now_s: float, open_s: float | None = None) -> None:
+    def _open(self, now_s: float, open_s: float | None = None, *, tried_s: float | None = None) -> None:
+        """Opens for so long, or for what failures so far make it. A trial that fails late has been part of that time."""
         rules = self._rules
         if not self._is_open and now_s - self._changed_at_s >= rules.forgiven_after_s:
             self._opening_count = 0
@@ -162,6 +164,8 @@ class Breaker:
         self._opening_count += 1
         self._change(now_s, is_open=True)
         self._open_until_s = now_s + open_s
+        if tried_s is not None:
+            self._open_until_s = max(now_s + rules.open_s_first, tried_s + open_s)
 
     def _change(self, now_s: float, *, is_open: bool) -> None:
         self._is_open = is_open
@@ -169,4 +173,3 @@ class Breaker:
         self._changed_at_s = now_s
         self._trial_until_s = -math.inf
         self._consecutive_failure_count = 0
-        self._last_calls.clear()

@@ -25,9 +25,14 @@ RATE_LIMIT_S_MAX = 60.0
 """A longer Retry-After is cut to this: the limits of a day are worth a try each minute, since others share them."""
 BURST_GAP_S = 1e-4
 """Tokens that come faster come out of a buffer and show no speed: no model writes 10,000 tokens per second."""
+MARGIN = 2.0
+"""What a request adds to the calls that are there counts so many times: as many again come while it is under way, and find
+it there too. Charged once, the best endpoint is loaded a quarter more than is good for all, and more with every replica."""
 GAP_COUNT_PRIOR = 100.0
 GAP_COUNT_GAIN = 0.05
 """An answer has about as many tokens as the last 20 had: what a stall is spread over."""
+TOKENS_PER_ESTIMATED_MAX = 10.0
+"""Tokens of a script that we estimate wrongly are a few times as many or as few; what is beyond was not streamed at all."""
 READ_TICK_S = 0.5
 """What changes with time alone is projected in steps of this: at most two recomputations per endpoint and second."""
 
@@ -65,6 +70,7 @@ class EndpointState:
         "breaker",
         "in_flight_count",
         "limits",
+        "tokens_per_estimated",
     )
 
     def __init__(self, breaker: Breaker, *, unix_offset_s: float | None) -> None:
@@ -77,6 +83,8 @@ class EndpointState:
         self._stream_count = 0
         self._token_s = -math.inf
         self._gap_count = GAP_COUNT_PRIOR
+        self.tokens_per_estimated = 1.0
+        """By the provider's count, in the last 20 answers or so."""
         self._ttft = DurationEstimator(unix_offset_s=unix_offset_s)
         self._inter_token = DurationEstimator(unix_offset_s=unix_offset_s)
         self._outcomes = OutcomeCounts()
@@ -104,11 +112,13 @@ class EndpointState:
         wait_s = max(
             self._rate_limited_until_s - now_s, self.limits.wait_s(now_s, in_flight_count=self.in_flight_count)
         )
-        if breaker is BreakerState.OPEN:
-            wait_s = max(wait_s, self.breaker.retry_after_s(now_s) or 0.0)
         if breaker is BreakerState.CLOSED and wait_s <= 0.0:
             return self._reading
-        return self._reading._replace(breaker=breaker, retry_after_s=wait_s if wait_s > 0.0 else None)
+        return self._reading._replace(
+            breaker=breaker,
+            retry_after_s=wait_s if wait_s > 0.0 else None,
+            breaker_open_s=self.breaker.retry_after_s(now_s) if breaker is BreakerState.OPEN else None,
+        )
 
     def _read(self, now_s: float) -> EndpointRuntime:
         load = self.in_flight_count
@@ -116,7 +126,7 @@ class EndpointState:
         ttft_s, inter_token_s = self._ttft.latency(now_s, load=load), self._inter_token.latency(now_s, load=load)
         per_input_token_s = reference = marginal_s = marginal_s_per_token = 0.0
         if ttft_s is not None:
-            marginal_s = load * ttft_s.mean * self._ttft.load_slope(load)
+            marginal_s = MARGIN * load * ttft_s.mean * self._ttft.load_slope(load)
             per_input_token_s = ttft_s.mean * self._ttft.length_slope()
             if per_input_token_s > 0.0:
                 reference = self._ttft.usual_length
@@ -127,7 +137,7 @@ class EndpointState:
             if lost_s > 0.0:
                 ttft_s = ttft_s._replace(mean=min(DURATION_S_MAX, ttft_s.mean + lost_s))
         if inter_token_s is not None:
-            marginal_s_per_token = load * inter_token_s.mean * self._inter_token.load_slope(load)
+            marginal_s_per_token = MARGIN * load * inter_token_s.mean * self._inter_token.load_slope(load)
             silence = stall(now_s - self._token_s, stream_count=self._stream_count, gap_s=inter_token_s.p50)
             if silence is not None:
                 spread_s = silence.expected_s / self._gap_count
@@ -196,15 +206,23 @@ class EndpointState:
         self._ttft.observe(ttft_s, now_s=now_s, load=load, length=length)
         self._written(now_s)
 
-    def saw_tokens(self, duration_s: float, *, token_count: int, load: float, now_s: float) -> None:
-        """`token_count` tokens, of which the last came `duration_s` after the first.
+    def saw_length(self, gap_count: float) -> None:
+        """An answer is over that had so many gaps between its tokens."""
+        if gap_count >= 1.0:
+            self._gap_count += GAP_COUNT_GAIN * (gap_count - self._gap_count)
+
+    def saw_count(self, tokens_per_estimated: float) -> None:
+        """By the provider's count an answer had so many tokens for each of our estimate."""
+        bounded = max(1.0 / TOKENS_PER_ESTIMATED_MAX, min(TOKENS_PER_ESTIMATED_MAX, tokens_per_estimated))
+        self.tokens_per_estimated += GAP_COUNT_GAIN * (bounded - self.tokens_per_estimated)
+
+    def saw_tokens(self, duration_s: float, *, gap_count: float, load: float, now_s: float) -> None:
+        """So many gaps between tokens, which took so long together.
 
         One token has no gap, and an answer that came in one piece shows none.
         """
-        gap_count = token_count - 1
-        if gap_count < 1 or duration_s < BURST_GAP_S * gap_count:
+        if gap_count < 1.0 or duration_s < BURST_GAP_S * gap_count:
             return
-        self._gap_count += GAP_COUNT_GAIN * (gap_count - self._gap_count)
         # A mean of n gaps, each of which varies by about its own size, varies by 1/n.
         self._inter_token.observe(duration_s / gap_count, now_s=now_s, noise_variance=1.0 / gap_count, load=load)
         self._written(now_s)

@@ -93,6 +93,11 @@ class ShapeWindow:
         self._older.add(bounded)
         self._younger.add(bounded)
 
+    def clear(self) -> None:
+        """Forget every ratio."""
+        self._older, self._younger = DDSketch(SHAPE_RELATIVE_ACCURACY), DDSketch(SHAPE_RELATIVE_ACCURACY)
+        self._older_shape = self._younger_shape = None
+
     def at(self, now_s: float) -> Shape | None:
         """The shape within the window that ends at `now_s`; None when nothing was observed in it."""
         age = _epoch(now_s, SHAPE_EPOCH_S) - self._epoch
@@ -127,7 +132,8 @@ class DurationEstimator:
     The window holds ratios to the level of their time, not seconds, so that every quantile follows the level at once.
     With seconds a provider that became ten times slower would keep its old 95th percentile until the new calls are
     more than five in a hundred, and one that recovered would drag its bad minutes along; the mixture in between would
-    be the distribution of no moment at all.
+    be the distribution of no moment at all. When the level jumps the window starts anew: the ratios that gave the jump
+    away were to a level that did not hold any more, and would pass for stragglers of the new one for minutes.
     """
 
     __slots__ = ("_level", "_profile", "_read", "_read_epoch", "_unix_offset_s", "_window")
@@ -162,7 +168,8 @@ class DurationEstimator:
         self._read = None
         usual, growth = level.log_median, level.growth(load=load, length=length)
         self._window.add(1.0 if usual is None else math.exp(in_profile - usual - growth), now_s=now_s)
-        level.observe(in_profile, now_s=now_s, noise_variance=noise_variance, load=load, length=length)
+        if level.observe(in_profile, now_s=now_s, noise_variance=noise_variance, load=load, length=length):
+            self._window.clear()
         if self._unix_offset_s is not None:
             change = self._profile.observe(log_value - growth, unix_s=now_s + self._unix_offset_s)
             if change != 0.0:
@@ -180,7 +187,8 @@ class DurationEstimator:
         if usual is not None and (ratio := in_profile - usual - level.growth(load=load, length=length)) > 0.0:
             # A lower limit below the median would pull the quantiles the wrong way; above it, it errs on the safe side.
             self._window.add(math.exp(ratio), now_s=now_s)
-        level.observe_at_least(in_profile, now_s=now_s, load=load, length=length)
+        if level.observe_at_least(in_profile, now_s=now_s, load=load, length=length):
+            self._window.clear()
 
     def summary(self, *, unix_offset_s: float) -> DurationSummary | None:
         """What is known, to be kept; None before the first observation."""

@@ -68,9 +68,7 @@ class FailureOdds:
         evidence = self._evidence * _halved(elapsed_s / SPELL_HALF_LIFE_S)
         seen = self._failure_count + SPELL_SHARE * SPELL_SHARE_CALL_COUNT
         spell = max(usual, seen / (self._call_count + SPELL_SHARE_CALL_COUNT))
-        # Without evidence there is no spell, whatever its chance were at the start of one.
-        chance = (1.0 - _halved(evidence)) / (1.0 + math.exp(SPELL_SURPRISE - evidence))
-        share = min(SHARE_MAX, usual + chance * (spell - usual))
+        share = min(SHARE_MAX, usual + _chance(evidence) * (spell - usual))
         return self._cost_s * share / (1.0 - share)
 
     def _add(self, *, failed: bool, now_s: float) -> None:
@@ -87,7 +85,15 @@ class FailureOdds:
             self._failure_count += failed
             self._call_count += 1
         self._known_count += 1
-        self._usual += max(USUAL_GAIN, 1.0 / (self._known_count + USUAL_PRIOR_COUNT)) * (failed - self._usual)
+        # What belongs to a spell says nothing of what is usual: else a spell that is over would be held against it for
+        # as many good calls as that remembers, which nobody would make.
+        gain = max(USUAL_GAIN, 1.0 / (self._known_count + USUAL_PRIOR_COUNT))
+        self._usual += gain * (1.0 - _chance(self._evidence)) * (failed - self._usual)
+
+
+def _chance(evidence: float) -> float:
+    """That there is a spell. Without evidence there is none, whatever its chance were at the start of one."""
+    return (1.0 - _halved(evidence)) / (1.0 + math.exp(SPELL_SURPRISE - evidence))
 
 
 def _halved(half_life_count: float) -> float:

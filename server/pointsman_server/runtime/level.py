@@ -254,8 +254,8 @@ class LevelFilter:
 
     def observe(
         self, log_value: float, *, now_s: float, noise_variance: float = 0.0, load: float = 0.0, length: float = 0.0
-    ) -> None:
-        """Take in an observation.
+    ) -> bool:
+        """Take in an observation; whether the level has jumped for it.
 
         Args:
             log_value: Its natural logarithm.
@@ -264,6 +264,7 @@ class LevelFilter:
             load: The calls that were under way besides.
             length: Tokens of the input.
         """
+        jumps = False
         if self.observation_count == 0:
             self.load.usual, self.length.usual = load, length
             self._place(((log_value, load, length),), variance=self._spread + noise_variance)
@@ -285,17 +286,21 @@ class LevelFilter:
             seen = (log_value, load, length)
             if self._run_up.add(score, seen):
                 self._jump(self._run_up)
+                jumps = True
             if self._run_down.add(min(FAST_SCORE_MAX, -surprise), seen):
                 self._jump(self._run_down, middle=median_low)
+                jumps = True
         self._seen_s = max(self._seen_s, now_s)
+        return jumps
 
-    def observe_at_least(self, log_value: float, *, now_s: float, load: float = 0.0, length: float = 0.0) -> None:
-        """Take in that a value would have been larger than this one: the wait was broken off.
+    def observe_at_least(self, log_value: float, *, now_s: float, load: float = 0.0, length: float = 0.0) -> bool:
+        """Take in that a value would have been larger than this one: the wait was broken off. Whether the level has jumped
+        for it.
 
         Before the first observation nothing can be said to be long, and the evidence is dropped.
         """
         if self.observation_count == 0:
-            return
+            return False
         x, y = self.load.regressor(load), self.length.regressor(length)
         self._age(now_s)
         variance = self._variance(x, y) + self._spread
@@ -303,7 +308,7 @@ class LevelFilter:
         expected = self._intercept + self.load.exponent * x + self.length.exponent * y
         threshold = (log_value - expected) / deviation
         if threshold < SCORE_MIN_INFORMATIVE:
-            return
+            return False
         # The expectation of a standard normal beyond the threshold, and by how much knowing this narrows it.
         score, narrowing = SCORE_MAX, 1.0
         if threshold < SCORE_MAX:
@@ -315,6 +320,8 @@ class LevelFilter:
         # A wait that was broken off early is no evidence that the level is back to normal.
         if score > REGIME_DRIFT and self._run_up.add(score, (log_value, load, length)):
             self._jump(self._run_up)
+            return True
+        return False
 
     def shift(self, by: float) -> None:
         """Move the level: what it is measured against has moved."""

@@ -3,8 +3,9 @@
 Three limits, each unknown until something speaks of it:
 
 * requests per second: from a refusal (HTTP 429), the rate that was admitted before it; a little less is sent from then
-  on, evenly (GCRA, ITU-T I.371), and more by and by. The wait before more is dared doubles each time it fails, so that a
-  limit that stands is touched ever more rarely (as CUBIC does, RFC 9438).
+  on, evenly but for as many at once as a second once admitted (GCRA, ITU-T I.371), and more by and by. The wait before
+  more is dared doubles each time it fails, so that a limit that stands is touched ever more rarely (as CUBIC does, RFC
+  9438).
 * calls under way: from a refusal that names no time to wait, which only a limit on calls under way has no use for;
   additive increase, multiplicative decrease (Chiu and Jain 1989).
 * an allowance that the provider's headers state, with what has been started since, and refilled evenly.
@@ -28,18 +29,18 @@ RATE_DECREASE = 0.8
 times as high as the limit, and five refusals mend that."""
 RATE_MIN_PER_S = 1.0 / 60.0
 """One a minute keeps us informed."""
-QUIET_S = 30.0
-QUIET_DOUBLING_COUNT_MAX = 3
-"""How long nothing more is dared after a refusal: 30 s, and doubled with each in vain up to four minutes, so that even at
-one request per second the refusals stay near one in a hundred."""
+QUIET_S = 60.0
+QUIET_DOUBLING_COUNT_MAX = 2
+"""How long nothing more is dared after a refusal: a minute, as most limits are by the minute, and doubled with each in vain
+up to four, so that even at one request per second the refusals stay near one in a hundred."""
 GROWTH_S = 120.0
 """The time after which twice the rate is dared; it grows with the third power of time, little at first, since a limit by
 the minute answers late, and then fast, since it may be gone."""
 GROWTH_S_MAX = 1200.0
 """A thousand times the rate is no limit any more."""
 BURST_S = 0.3
-"""As much as is due in this time may be sent at once: requests don't come evenly. With a second's worth, two of them
-could meet within one second, and only half of a limit by the second could be used."""
+"""As much as is due in this time may always be sent at once: requests don't come evenly. With a second's worth, two of
+them could meet within one second, and only half of a limit by the second could be used."""
 CONCURRENCY_DECREASE = 0.9
 CONCURRENCY_RETRY_S = 0.25
 """When to ask again while all places are taken: one may be free at any moment."""
@@ -60,6 +61,7 @@ class RateLimits:
         "_counts",
         "_doublings",
         "_due_s",
+        "_most_per_s",
         "_newest",
         "_rate_per_s",
         "_refused_s",
@@ -76,6 +78,7 @@ class RateLimits:
         self._refused_s = -math.inf
         self._doublings = 0
         self._due_s = -math.inf
+        self._most_per_s = 0
         self._concurrency: float | None = None
         self._allowance: RequestAllowance | None = None
         self._allowance_at_s = 0.0
@@ -134,12 +137,16 @@ class RateLimits:
         self._admitted_since = max(0, self._admitted_since - 1)
         if started_s < self._refused_s:
             return
-        window_s = WINDOW_S_DEFAULT if retry_after_s is None else 2.0 * retry_after_s
-        admitted_per_s = self._admitted_per_s(max(1.0, window_s), now_s)
+        if retry_after_s is None:
+            admitted_per_s = self._guessed_per_s(now_s)
+        else:
+            admitted_per_s = self._admitted_per_s(max(1.0, 2.0 * retry_after_s), now_s)
         self._rate_per_s = max(RATE_MIN_PER_S, self._lowered(admitted_per_s, now_s))
         self._refused_s = now_s
         self._admitted_since = 0
-        self._due_s = now_s
+        self._most_per_s = max(self._counts)
+        # But for the next call nothing is left of what may be sent at once.
+        self._due_s = now_s + self._burst_s(self._rate_per_s) - 1.0 / self._rate_per_s
         if retry_after_s is None and self._allowance is None and load > 0:
             known = load if self._concurrency is None else min(float(load), self._concurrency)
             self._concurrency = max(1.0, CONCURRENCY_DECREASE * known)
@@ -155,7 +162,7 @@ class RateLimits:
         wait_s = 0.0
         rate = self.rate_per_s(now_s)
         if rate is not None:
-            wait_s = max(wait_s, self._due_s + 1.0 / rate - max(BURST_S, 1.0 / rate) - now_s)
+            wait_s = max(wait_s, self._due_s + 1.0 / rate - self._burst_s(rate) - now_s)
         if self._concurrency is not None and in_flight_count >= math.floor(self._concurrency):
             wait_s = max(wait_s, CONCURRENCY_RETRY_S)
         if self._allowance is not None:
@@ -191,6 +198,11 @@ class RateLimits:
             return 0.0
         return min(reset_s - passed_s, missing / refill_per_s) if refill_per_s > 0.0 else reset_s - passed_s
 
+    def _burst_s(self, rate: float) -> float:
+        """As much as is due in this time may be sent at once: with what is due in the following second no more than was
+        once admitted within one, so that a bucket that is full is used, and a limit by the second is not overrun."""
+        return max(BURST_S, 1.0 / rate, self._most_per_s / rate - 1.0)
+
     def _turn(self, now_s: float) -> None:
         """Bring the ring up to this second."""
         second = math.floor(now_s)
@@ -206,6 +218,11 @@ class RateLimits:
         seconds = range(self._newest - second_count, self._newest + 1)
         passed_s = max(0.0, now_s - math.floor(now_s))
         return sum(self._counts[second % WINDOW_S_MAX] for second in seconds) / (second_count + passed_s)
+
+    def _guessed_per_s(self, now_s: float) -> float:
+        """What a limit of which nothing is told admits: between the mean of the last seconds, which counts those without
+        a call, and their most, which counts a burst that was let pass. Both are wrong by a factor."""
+        return math.sqrt(max(self._counts) * self._admitted_per_s(WINDOW_S_DEFAULT, now_s))
 
     def _lowered(self, admitted_per_s: float, now_s: float) -> float:
         """The rate to be sent after a refusal."""

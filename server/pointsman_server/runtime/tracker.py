@@ -32,6 +32,11 @@ from pointsman_server.runtime.endpoint import HEALTH_KINDS, EndpointState
 from pointsman_server.runtime.summary import RuntimeSummary
 from pointsman_server.runtime.waiting import WaitingCall
 
+PART_S = 2.0
+"""A stream tells its speed every so often while it lasts, not just at its end: where answers become six times as slow, that
+is six times as late. Pieces come by the dozen within it, and the answers of a second or two are told of as a whole."""
+PART_GAP_COUNT_MIN = 8.0
+"""Fewer show no speed: they may have come in one piece."""
 ENDPOINT_COUNT_MAX = 4096
 """As many endpoints as a caller may watch; about 25 kB each."""
 
@@ -66,12 +71,14 @@ class Attempt:
         "_admission",
         "_call",
         "_endpoint",
-        "_first_token_load_s",
         "_first_token_s",
         "_is_over",
         "_is_streaming",
         "_number",
         "_progress",
+        "_told_count",
+        "_told_load_s",
+        "_told_s",
         "input_token_count",
         "started_s",
     )
@@ -84,8 +91,11 @@ class Attempt:
         self._admission = endpoint.breaker.start(now_s)
         self._call = WaitingCall(now_s, endpoint.in_flight_count, input_token_count)
         self._first_token_s: float | None = None
-        self._first_token_load_s = 0.0
         self._progress: tuple[int, float] | None = None
+        # Up to where the endpoint has been told of the stream.
+        self._told_count = 1
+        self._told_s = 0.0
+        self._told_load_s = 0.0
         self._is_streaming = False
         self._is_over = False
         self._number = endpoint.enter(self._call)
@@ -99,15 +109,16 @@ class Attempt:
         assert not self._is_over, "the attempt is over"
         assert self._first_token_s is None, "there is one first token"
         self._first_token_s = now_s
-        self._first_token_load_s = self._endpoint.load_s(now_s)
+        self._told_s, self._told_load_s = now_s, self._endpoint.load_s(now_s)
         self._endpoint.saw_answer(self._call, now_s=now_s)
         if self._admission.is_trial:
             # The endpoint answers. The rest of a long answer need not keep everyone else waiting.
             self._endpoint.breaker.succeed(self._admission, now_s=now_s)
 
     def progress(self, token_count: int, now_s: float) -> None:
-        """So many tokens have come in all. Optional: it lets an attempt that breaks off still tell its speed, and from
-        the first time on, its silence that it has stalled; so it is to be called whenever something comes, or never."""
+        """So many tokens have come in all, by an estimate. Optional: it lets an attempt tell its speed before it ends, and
+        if it breaks off, and from the first time on, its silence that it has stalled; so it is to be called whenever
+        something comes, or never."""
         assert not self._is_over, "the attempt is over"
         assert self._first_token_s is not None, "progress comes after the first token"
         self._progress = (token_count, now_s)
@@ -115,15 +126,25 @@ class Attempt:
             self._is_streaming = True
             self._endpoint.saw_stream()
         self._endpoint.saw_sign_of_life(now_s)
+        if now_s - self._told_s >= PART_S:
+            gap_count = (token_count - self._told_count) * self._endpoint.tokens_per_estimated
+            if gap_count >= PART_GAP_COUNT_MIN:
+                self._tell(gap_count, now_s)
+                self._told_count, self._told_s = token_count, now_s
+                self._told_load_s = self._endpoint.load_s(now_s)
+
+    def held(self, held_s: float) -> None:
+        """For so long nothing was read of the stream, because its caller did not take what had come: no time of it."""
+        assert held_s >= 0.0, held_s
+        self._told_s += held_s
+        self._told_load_s += held_s * self._endpoint.in_flight_count
 
     def succeed(self, *, output_token_count: int | None, now_s: float) -> None:
         """The answer is complete. None: the provider did not say how many tokens it had."""
         if self._first_token_s is None:
             # An answer that came as a whole: its caller waited so long for the first token.
             self.first_token(now_s)
-        elif output_token_count is not None:
-            self._progress = (output_token_count, now_s)
-        self._end(now_s)
+        self._end(now_s, output_token_count=output_token_count)
         self._endpoint.saw_success(self._admission, now_s=now_s)
 
     def fail(self, kind: UpstreamErrorKind, *, retry_after_s: float | None, now_s: float) -> None:
@@ -144,25 +165,37 @@ class Attempt:
             self._saw_wait(self._elapsed_s(now_s), now_s)
         self._endpoint.breaker.release(self._admission)
 
-    def _end(self, now_s: float) -> None:
+    def _end(self, now_s: float, *, output_token_count: int | None = None) -> None:
         assert not self._is_over, "the attempt is over"
         self._is_over = True
         self._endpoint.leave(
             self._call, answered=self._first_token_s is not None, streamed=self._is_streaming, now_s=now_s
         )
-        if self._first_token_s is not None and self._progress is not None:
-            token_count, last_s = self._progress
-            duration_s = max(0.0, last_s - self._first_token_s)
-            load = self._stream_load(now_s)
-            self._endpoint.saw_tokens(duration_s, token_count=token_count, load=load, now_s=now_s)
+        if self._first_token_s is None:
+            return
+        count, last_s = (1, now_s) if self._progress is None else self._progress
+        scale = self._endpoint.tokens_per_estimated
+        if output_token_count is not None:
+            last_s = now_s
+            if self._progress is None:
+                count, scale = output_token_count, 1.0
+            else:
+                scale = output_token_count / max(1, count)
+                if count >= PART_GAP_COUNT_MIN:
+                    self._endpoint.saw_count(scale)
+        self._endpoint.saw_length((count - 1) * scale)
+        gap_count = (count - self._told_count) * scale
+        if self._told_count == 1 or gap_count >= PART_GAP_COUNT_MIN:
+            self._tell(gap_count, now_s, last_s=last_s)
 
-    def _stream_load(self, now_s: float) -> float:
-        """The other calls that were under way while this one streamed, on the average."""
-        assert self._first_token_s is not None, "there was a stream"
-        streamed_s = now_s - self._first_token_s
-        if streamed_s <= 0.0:
-            return self._endpoint.in_flight_count
-        return max(0.0, (self._endpoint.load_s(now_s) - self._first_token_load_s) / streamed_s - 1.0)
+    def _tell(self, gap_count: float, now_s: float, *, last_s: float | None = None) -> None:
+        """So many gaps have passed since the endpoint was told last, the last of which ended at `last_s`, or now."""
+        duration_s = max(0.0, (now_s if last_s is None else last_s) - self._told_s)
+        passed_s, load = now_s - self._told_s, float(self._endpoint.in_flight_count)
+        if passed_s > 0.0:
+            # The other calls that were under way meanwhile, on the average.
+            load = max(0.0, (self._endpoint.load_s(now_s) - self._told_load_s) / passed_s - 1.0)
+        self._endpoint.saw_tokens(duration_s, gap_count=gap_count, load=load, now_s=now_s)
 
     def _saw_wait(self, elapsed_s: float, now_s: float) -> None:
         self._endpoint.saw_wait(elapsed_s, load=self._call.load, length=self._call.length, now_s=now_s)
@@ -213,7 +246,8 @@ class RuntimeTracker:
             endpoint.saw_first_token(ttft_s, load=load, length=length, now_s=now_s)
             token_count = observation.output_token_count
             if duration_s is not None and duration_s >= ttft_s and token_count is not None:
-                endpoint.saw_tokens(duration_s - ttft_s, token_count=token_count, load=load, now_s=now_s)
+                endpoint.saw_length(token_count - 1)
+                endpoint.saw_tokens(duration_s - ttft_s, gap_count=token_count - 1, load=load, now_s=now_s)
         elif duration_s is not None and observation.error_kind in HEALTH_KINDS:
             endpoint.saw_wait(duration_s, load=load, length=length, now_s=now_s)
         if observation.error_kind is None:
