@@ -14,9 +14,11 @@ from pointsman_server.providers.scripted import (
     LAST_CHUNK,
     Close,
     Hang,
+    Pause,
     ReadRequest,
     ScriptedUpstream,
     Send,
+    SendBeneath,
     WaitFor,
     chunk,
     stream_head,
@@ -88,6 +90,20 @@ async def test_a_certificate_must_be_trusted_and_of_that_host(tls: ssl.SSLContex
             await client.get(f"https://{host}:{upstream.port}/")
         assert repr(pool) == "AsyncioTransport(0 connections, 0 idle)"
         assert [request for connection in upstream.connections for request in connection.requests] == []
+
+
+async def test_tls_that_breaks_within_an_answer_breaks_the_answer() -> None:
+    """Bytes that TLS does not vouch for are no part of it: what came before them is, then the reading fails."""
+    script = (ReadRequest(), Send(stream_head() + chunk(b"a")), Pause(0.01), SendBeneath(b"in the clear"), Hang())
+    pool = transport_of(trusting(CERTIFICATE))
+    async with ScriptedUpstream(script, tls=identified_by(CERTIFICATE)) as upstream:
+        response = await opened(pool, upstream)
+        pieces = response.aiter_raw()
+        assert await anext(pieces) == b"a"
+        with pytest.raises(httpx.ReadError):
+            await anext(pieces)
+        await response.aclose()
+        assert repr(pool) == "AsyncioTransport(0 connections, 0 idle)"
 
 
 async def test_a_kept_connection_expires(tls: ssl.SSLContext) -> None:
