@@ -22,8 +22,12 @@ import httpx
 
 ADDRESS_TIMEOUT_S = 1.0
 """For each address of a host but the last: a dead one (a broken IPv6 route, mostly) must not use up the whole timeout."""
-RECEIVED_BYTES_MAX = 256 * 1024
-"""Received and not yet taken: beyond, the socket is not read, and TCP slows the provider down."""
+RECEIVED_BYTES_MAX = 64 * 1024
+"""Received and not yet taken: beyond, the socket is not read, and TCP slows the provider down. One read more, of up to
+256 KiB, may come on top."""
+PIECE_BYTES_MAX = 64 * 1024
+"""Handed on at one time: each step from here to the caller holds a piece in a form of its own. More than a fast stream
+brings within a second."""
 
 DEADLINE_EXTENSION = "deadline_s"
 """Name of the request's extension that bounds the call from its start to the body's end: a time of the event loop's clock.
@@ -354,11 +358,13 @@ class _Connection(asyncio.Protocol):
         if not self._received and not self._ended:
             await self._wait()
         received = b"".join(self._received)
-        self._received.clear()
-        self._received_size = 0
+        rest = received[PIECE_BYTES_MAX:]
+        received = received[:PIECE_BYTES_MAX]
+        self._received = [rest] if rest else []
+        self._received_size = len(rest)
         if not received and self._lost_by is not None:
             raise httpx.ReadError(type(self._lost_by).__name__)
-        if self._reading_paused:
+        if self._reading_paused and self._received_size <= RECEIVED_BYTES_MAX:
             self._reading_paused = False
             self._transport.resume_reading()
         self._parser_is_empty = False

@@ -36,6 +36,8 @@ LAST_CHUNK = b"0\r\n\r\n"
 """Ends a body in chunked encoding."""
 UNKNOWN_HOST = "upstream.invalid"
 """A host that no name server may know (RFC 6761, section 6.4)."""
+BACKLOG = 4096
+"""Connections that may wait to be accepted: bursts of thousands are a fault that is wanted, a full backlog is not."""
 DEAF_CONNECTION_COUNT_MAX = 64
 """A port with a backlog of none takes one or two connections, on Linux: with so many it is never going to be deaf."""
 
@@ -276,7 +278,7 @@ class ScriptedUpstream:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: ScriptedConnection(self._opened), "127.0.0.1", 0, ssl=self._tls
+            lambda: ScriptedConnection(self._opened), "127.0.0.1", 0, ssl=self._tls, backlog=BACKLOG
         )
         self.port: int = self._server.sockets[0].getsockname()[1]
         """The TCP port it listens on."""
