@@ -16,9 +16,12 @@ from pointsman_server.providers.scripted import (
     Hang,
     Pause,
     ReadRequest,
+    Reset,
+    Script,
     ScriptedUpstream,
     Send,
     SendBeneath,
+    Step,
     WaitFor,
     chunk,
     stream_head,
@@ -131,6 +134,39 @@ async def test_a_connection_that_the_server_closed_is_not_used_again(transport: 
             if number == 0:
                 await upstream.connections[0].script_done.wait()
         assert len(upstream.connections) == 3
+
+
+@pytest.mark.parametrize("end", [Close(), Reset()], ids=["close", "reset"])
+async def test_a_connection_that_the_server_closes_meanwhile_is_replaced(
+    transport: AsyncioTransport, end: Step
+) -> None:
+    """A server that closes a kept connection just when a request is on its way has not seen that: it goes out again, over
+    a fresh connection, once."""
+    scripts: tuple[Script, ...] = (
+        (ReadRequest(), Send(ANSWER), ReadRequest(), end),
+        (ReadRequest(), Send(ANSWER)),
+    )
+    async with ScriptedUpstream(*scripts) as upstream:
+        client = client_of(transport)
+        for _ in range(2):
+            assert (await client.post(upstream.base_url, content=b"same")).content == b"{}"
+        bodies = [[request.body for request in connection.requests] for connection in upstream.connections]
+    assert bodies == [[b"same", b"same"], [b"same"]]
+
+
+@pytest.mark.parametrize("answered_count", [0, 1], ids=["fresh", "kept"])
+async def test_a_request_that_was_seen_is_not_sent_again(transport: AsyncioTransport, answered_count: int) -> None:
+    """A fresh connection that closes, or a kept one after a part of an answer, has had the request: that is a failure."""
+    part = [Send(ANSWER[:9])] * answered_count
+    script: Script = (*(ReadRequest(), Send(ANSWER)) * answered_count, ReadRequest(), *part, Close())
+    async with ScriptedUpstream(script) as upstream:
+        client = client_of(transport)
+        for _ in range(answered_count):
+            await client.post(upstream.base_url, content=b"same")
+        with pytest.raises(httpx.ReadError):
+            await client.post(upstream.base_url, content=b"same")
+        assert len(upstream.connections) == 1
+        assert repr(transport) == "AsyncioTransport(0 connections, 0 idle)"
 
 
 async def test_bytes_that_nobody_asked_for_cost_the_connection(transport: AsyncioTransport) -> None:

@@ -28,6 +28,9 @@ RECEIVED_BYTES_MAX = 64 * 1024
 PIECE_BYTES_MAX = 64 * 1024
 """Handed on at one time: each step from here to the caller holds a piece in a form of its own. More than a fast stream
 brings within a second."""
+STALE_S = 1.0
+"""A kept connection that ends within this after a request, without a byte, had been closed already: the news takes a round
+trip."""
 
 DEADLINE_EXTENSION = "deadline_s"
 """Name of the request's extension that bounds the call from its start to the body's end: a time of the event loop's clock.
@@ -63,23 +66,27 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
         body = await request.aread()
         await self._take_place(limits)
         try:
-            connection = self._idle_one(origin)
-            if connection is None:
-                too_late = httpx.ConnectTimeout("not connected in time")
-                connection = await _within(
-                    self._connect(origin), too_late, timeout_s=limits.connect_s, deadline_s=limits.deadline_s
-                )
-            try:
-                await connection.send(request, body, limits)
-                head = await connection.read_head()
-            except BaseException:
-                connection.abort()
-                raise
+            connection, head = await self._answered(origin, request, body, limits)
         except BaseException:
             self._places.release()
             raise
         headers = list(head.headers.raw_items())
         return httpx.Response(head.status_code, headers=headers, stream=_Body(self, connection))
+
+    async def _answered(
+        self, origin: Origin, request: httpx.Request, body: bytes, limits: _Limits
+    ) -> tuple[_Connection, h11.Response]:
+        """The head of the answer, and the connection that it came over."""
+        kept = self._idle_one(origin)
+        if kept is not None:
+            try:
+                return kept, await kept.ask(request, body, limits)
+            except httpx.ReadError:
+                if not kept.was_stale:
+                    raise
+        too_late = httpx.ConnectTimeout("not connected in time")
+        fresh = await _within(self._connect(origin), too_late, timeout_s=limits.connect_s, deadline_s=limits.deadline_s)
+        return fresh, await fresh.ask(request, body, limits)
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
@@ -218,6 +225,9 @@ class _Connection(asyncio.Protocol):
         self._lost_by: Exception | None = None
         self._parser_is_empty = False
         """The parser has said that it needs more."""
+        self._asked_s = 0.0
+        self._has_answered = False
+        """Something has come since it was asked."""
         self._arrival: asyncio.Future[None] | None = None
         """What the reader waits for while nothing is there."""
         self._waiting_since_s = 0.0
@@ -236,6 +246,7 @@ class _Connection(asyncio.Protocol):
             # Nothing was asked: whatever this is, it must not be taken for the next answer.
             self.abort()
             return
+        self._has_answered = True
         self._received.append(received)
         self._received_size += len(received)
         self._wake_reader()
@@ -293,7 +304,25 @@ class _Connection(asyncio.Protocol):
         self._parser_is_empty = False
         return True
 
-    async def send(self, request: httpx.Request, body: bytes, limits: _Limits) -> None:
+    @property
+    def was_stale(self) -> bool:
+        """Whether the peer closed it for its idleness, just when the request was on its way: at once, and without a byte.
+
+        RFC 9112, section 9.3.1, lets a client send a request again that was never seen. What takes longer was at work.
+        """
+        return not self._has_answered and self._loop.time() - self._asked_s < STALE_S
+
+    async def ask(self, request: httpx.Request, body: bytes, limits: _Limits) -> h11.Response:
+        """Send a request, and read the head of its answer; closed if that fails."""
+        self._asked_s, self._has_answered = self._loop.time(), False
+        try:
+            await self._send(request, body, limits)
+            return await self._read_head()
+        except BaseException:
+            self.abort()
+            raise
+
+    async def _send(self, request: httpx.Request, body: bytes, limits: _Limits) -> None:
         """Send a whole request; its limits hold for the answer, too.
 
         A peer that closes meanwhile may have answered, so that is no error yet.
@@ -310,7 +339,7 @@ class _Connection(asyncio.Protocol):
             taken = self._writable.wait()
             await _within(taken, too_late, timeout_s=limits.write_s, deadline_s=limits.deadline_s)
 
-    async def read_head(self) -> h11.Response:
+    async def _read_head(self) -> h11.Response:
         """The answer's status and headers."""
         while True:
             match self._next_event():
