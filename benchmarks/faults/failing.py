@@ -237,14 +237,14 @@ async def limited(amount: Amount) -> Measured:
     late = [one for one in found if one.code is grpc.StatusCode.DEADLINE_EXCEEDED]
     return {
         figures.LIMITED_EXTRA: max(0.0, call_count / len(found) - 1.0) * 100.0,
-        figures.LIMITED_EARLY: sum(_early_count(seen[name], limit.after_s) for name, limit in limits.items()),
+        figures.LIMITED_EARLY: sum(early_count(seen[name], limit.after_s) for name, limit in limits.items()),
         figures.LIMITED_OTHER: len(found) - len(well_told) - len(late),
         figures.LIMITED_TIME: quantile([o.ended_s - o.started_s for o in refused if o.router == at_once], 0.95)
         * 1000.0,
     }
 
 
-def _early_count(seen: Sequence[Seen], after_s: float) -> int:
+def early_count(seen: Sequence[Seen], after_s: float) -> int:
     """Calls that came before the time that an earlier refusal had named, those apart that were on the way by then."""
     count, refused_s = 0, None
     for connection in seen:

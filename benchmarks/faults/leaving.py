@@ -37,7 +37,7 @@ HOST_ADDRESS, GUEST_ADDRESS = "169.254.77.1", "169.254.77.2"
 """Link-local (RFC 3927): they lead nowhere beyond the namespace that is made for the case."""
 
 
-def _delays_ms(left_s: Sequence[float], seen: Sequence[Seen]) -> list[float]:
+def delays_ms(left_s: Sequence[float], seen: Sequence[Seen]) -> list[float]:
     """How long after each caller left its connection was closed."""
     assert len(left_s) == len(seen), "each caller had a connection of its own"
     closed_s = [LONG_S if c.closed_at_s is None else c.closed_at_s for c in seen]
@@ -62,10 +62,10 @@ async def cancelled(amount: Amount) -> Measured:
         left_s = [await left(stub.Complete(request("m0@endless"))) for _ in range(amount.cancel_count)]
         await asyncio.sleep(SETTLED_S)
         open_count = await site.open_count()
-        delays_ms = _delays_ms(left_s, (await _closed(site, "endless"))[1:])
+        closed_ms = delays_ms(left_s, (await _closed(site, "endless"))[1:])
     return {
-        figures.CLOSED_P99: quantile(delays_ms, 0.99),
-        figures.CLOSED_MAX: max(delays_ms),
+        figures.CLOSED_P99: quantile(closed_ms, 0.99),
+        figures.CLOSED_MAX: max(closed_ms),
         figures.CANCELLED_OPEN: open_count,
     }
 
@@ -77,17 +77,17 @@ async def killed(amount: Amount) -> Measured:
         await asyncio.to_thread(victims.await_streams)
         before = {connection.accepted_at_s for connection in await site.seen("endless") if not connection.is_over}
         assert len(before) == amount.kill_count
-        delays_ms = []
+        closed_ms = []
         for number in range(amount.kill_count):
             # Which connection is whose is seen by which one closes.
             was_open = {c.accepted_at_s for c in await site.seen("endless") if c.closed_at_s is None}
             killed_s = await asyncio.to_thread(victims.kill, number)
-            delays_ms.append((await _next_closed(site, was_open) - killed_s) * 1000.0)
+            closed_ms.append((await _next_closed(site, was_open) - killed_s) * 1000.0)
         await asyncio.sleep(SETTLED_S)
         open_count = await site.open_count()
     return {
-        figures.KILLED_P99: quantile(delays_ms, 0.99),
-        figures.KILLED_MAX: max(delays_ms),
+        figures.KILLED_P99: quantile(closed_ms, 0.99),
+        figures.KILLED_MAX: max(closed_ms),
         figures.KILLED_OPEN: open_count,
     }
 
@@ -163,7 +163,7 @@ async def vanished(amount: Amount) -> Measured:
                 delay_ms / 1000.0
                 for provider in providers
                 for seen in [await site.seen(provider)]
-                for delay_ms in _delays_ms([vanished_s] * amount.vanish_count, seen)
+                for delay_ms in delays_ms([vanished_s] * amount.vanish_count, seen)
             ]
     return {figures.VANISHED: max(delays_s)}
 
@@ -178,7 +178,7 @@ async def too_late(amount: Amount) -> Measured:
             assert found.code is grpc.StatusCode.DEADLINE_EXCEEDED
             late_ms.append((found.ended_s - found.started_s - DEADLINE_S) * 1000.0)
             ended_s.append(found.started_s + DEADLINE_S)
-        open_ms = _delays_ms(ended_s, (await _closed(site, "endless"))[1:])
+        open_ms = delays_ms(ended_s, (await _closed(site, "endless"))[1:])
         for _ in range(amount.call_count):
             await ended(stub, request("m0@idle"), timeout_s=0.005)
         call_count = len(await site.seen("idle"))
@@ -199,7 +199,7 @@ async def abandoned(amount: Amount) -> Measured:
                 # The iterator is closed by the event loop, as soon as it gets to that.
                 await asyncio.sleep(0.02)
             seen = await _closed(site, "endless")
-    return {figures.ABANDONED: max(_delays_ms(left_s, seen))}
+    return {figures.ABANDONED: max(delays_ms(left_s, seen))}
 
 
 def _abandon(target: str, count: int) -> list[float]:

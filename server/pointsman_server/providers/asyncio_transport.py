@@ -20,6 +20,8 @@ from typing import Self, TypeVar, cast
 import h11
 import httpx
 
+from pointsman_server.alarm import LATE_S, SECOND_LOOK_S
+
 ADDRESS_TIMEOUT_S = 1.0
 """For each address of a host but the last: a dead one (a broken IPv6 route, mostly) must not use up the whole timeout."""
 RECEIVED_BYTES_MAX = 64 * 1024
@@ -234,6 +236,7 @@ class _Connection(asyncio.Protocol):
         self._alarm: asyncio.TimerHandle | None = None
         """Ends a wait that takes too long. It goes off when the wait that set it would be too long, and is then set again
         for what is left to the wait of that moment: a timer for each wait would cost more than the reading."""
+        self._was_held_up = False
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -401,7 +404,7 @@ class _Connection(asyncio.Protocol):
         self._http.receive_data(received)
 
     async def _wait(self) -> None:
-        self._waiting_since_s = self._loop.time()
+        self._waiting_since_s, self._was_held_up = self._loop.time(), False
         if self._alarm is None:
             self._alarm = self._loop.call_at(self._due_s(), self._end_long_wait)
         self._arrival = self._loop.create_future()
@@ -423,8 +426,13 @@ class _Connection(asyncio.Protocol):
             # The next wait sets the alarm again.
             return
         due_s = self._due_s()
-        if self._loop.time() < due_s:
+        late_s = self._loop.time() - due_s
+        if late_s < 0.0:
             self._alarm = self._loop.call_at(due_s, self._end_long_wait)
+        elif late_s > LATE_S and not self._was_held_up:
+            # The loop itself was held up: what came meanwhile is still to be read.
+            self._was_held_up = True
+            self._alarm = self._loop.call_later(SECOND_LOOK_S, self._end_long_wait)
         elif due_s < self._limits.deadline_s:
             self._arrival.set_exception(httpx.ReadTimeout("nothing came in time"))
         else:
