@@ -24,7 +24,7 @@ class Amount:
     """How long the slow client of A9 reads."""
     burst_count: int = 5000
     """Streams at one time in A10."""
-    burst_message_count: int = 20
+    burst_message_count: int = 10
     """Messages of each, a second apart."""
     limited_s: float = 30.0
     """How long everyone answers 429 in B5."""
