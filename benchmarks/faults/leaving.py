@@ -152,12 +152,14 @@ async def vanished(amount: Amount) -> Measured:
             client = await asyncio.create_subprocess_exec("ip", "netns", "exec", name, *program, stdout=subprocess.PIPE)
             try:
                 assert client.stdout is not None
-                await asyncio.wait_for(client.stdout.readline(), START_TIMEOUT_S)
+                told = await asyncio.wait_for(client.stdout.readline(), START_TIMEOUT_S)
+                assert told, "the client has no streams; what it says of it stands on stderr"
                 await asyncio.to_thread(_cut_off, name)
                 vanished_s = time.monotonic()
                 await asyncio.gather(*(_closed(site, provider, VANISHED_TIMEOUT_S) for provider in providers))
             finally:
-                client.kill()
+                if client.returncode is None:
+                    client.kill()
                 await client.wait()
             delays_s = [
                 delay_ms / 1000.0
