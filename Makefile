@@ -163,6 +163,10 @@ bench-drift: $(STAMP) ## Measures routing while providers drift, in virtual time
 bench-drift-live: $(STAMP) .venv-litellm ## Routes in real time through a brown-out and a hang, beside LiteLLM's proxy on the same providers; four minutes.
 	@$(BIN)/python -m benchmarks.drift_live --litellm .venv-litellm/bin/litellm $(ARGS)
 
+.PHONY: bench-faults
+bench-faults: $(STAMP) ## Measures what becomes of streams when callers leave and providers fail, and writes docs/reliability.md; half an hour.
+	@GRPC_VERBOSITY=ERROR OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults $(ARGS)
+
 .venv-litellm:
 	@echo "making .venv-litellm, the proxy to compare with (pip install litellm[proxy])"
 	@$(PYTHON) -m venv $@ && $@/bin/python -m pip install --quiet "litellm[proxy]==1.108.7" || { rm -rf $@; exit 1; }

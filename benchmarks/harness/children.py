@@ -49,6 +49,12 @@ class Child:
             self._process.kill()
             self._process.join()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process.pid is not None, "it has started"
+        return self._process.pid
+
     def cpu_s(self) -> float:
         """User and system time of all its threads so far, those that have ended included; to the nanosecond, where
         /proc/PID/stat counts in hundredths of a second."""

@@ -9,6 +9,11 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 
+LATE_S = 0.05
+"""A timer that goes off later than this shows that the loop was held up: the process was stopped, or had no processor."""
+SECOND_LOOK_S = 0.01
+"""What came meanwhile is read within this, and was in time."""
+
 
 class Alarm:
     """Ends waits that take too long, one at a time, as `asyncio.timeout` does.
@@ -24,6 +29,7 @@ class Alarm:
         self._waiting: asyncio.Task[object] | None = None
         self._due_s = math.inf
         self._has_rung = False
+        self._was_held_up = False
 
     async def limited(self, wait: Awaitable[_T], *, limit_s: float) -> _T:
         """What is waited for.
@@ -34,7 +40,7 @@ class Alarm:
         task = asyncio.current_task()
         assert task is not None, "a coroutine runs in a task"
         assert self._waiting is None, "one wait at a time"
-        self._due_s = self._loop.time() + limit_s
+        self._due_s, self._was_held_up = self._loop.time() + limit_s, False
         if self._due_s < self._timer_due_s:
             self._set()
         self._waiting, cancelling_count = task, task.cancelling()
@@ -67,8 +73,13 @@ class Alarm:
         if self._waiting is None:
             # The next wait sets the timer again.
             return
-        if self._loop.time() < self._due_s:
+        late_s = self._loop.time() - self._due_s
+        if late_s < 0.0:
             self._set()
+        elif late_s > LATE_S and not self._was_held_up:
+            self._was_held_up = True
+            self._timer_due_s = self._loop.time() + SECOND_LOOK_S
+            self._timer = self._loop.call_at(self._timer_due_s, self._ring)
         else:
             self._has_rung = True
             self._waiting.cancel()

@@ -74,6 +74,9 @@ RESPONSE_BYTES_MAX = 64 * 1024 * 1024
 """A decision over the largest catalog has about 4 MiB."""
 PENDING_REQUEST_COUNT_MAX = 20_000
 """Requests that gRPC may hold before our own admission sees them; its default ends bursts in CANCELLED."""
+PENDING_REQUEST_S_MAX = 600
+"""How long gRPC may hold them: after its default of 30 s a burst that takes longer to be taken in ends in CANCELLED. Whoever
+has no patience has a deadline."""
 KEEPALIVE_TIME_MS = 30_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 """A client that vanished without a word is noticed within 40 s."""
@@ -478,6 +481,7 @@ def server_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", RESPONSE_BYTES_MAX),
         ("grpc.server.max_pending_requests", PENDING_REQUEST_COUNT_MAX),
         ("grpc.server.max_pending_requests_hard_limit", PENDING_REQUEST_COUNT_MAX),
+        ("grpc.server_max_unrequested_time_in_server", PENDING_REQUEST_S_MAX),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.http2.min_ping_interval_without_data_ms", CLIENT_PING_INTERVAL_MIN_MS),

@@ -352,8 +352,13 @@ def token_count(usage: Usage) -> int:
     return (usage.input_token_count or 0) + (usage.output_token_count or 0)
 
 
+def _goes_on(last: ToolCallDelta, event: ToolCallDelta) -> bool:
+    """Whether `event` is a further piece of the same tool call: it names neither id nor name anew."""
+    return event.index == last.index and event.id is None and event.name is None
+
+
 def merged(batch: Iterable[UpstreamEvent]) -> list[UpstreamEvent]:
-    """The events of a batch, neighbouring pieces of text joined: what came at once goes out at once."""
+    """The events of a batch, neighbouring pieces of one text or one tool call joined: what came at once goes out at once."""
     events: list[UpstreamEvent] = []
     for event in batch:
         last = events[-1] if events else None
@@ -361,6 +366,9 @@ def merged(batch: Iterable[UpstreamEvent]) -> list[UpstreamEvent]:
             events[-1] = TextDelta(last.text + event.text)
         elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta):
             events[-1] = ReasoningDelta(last.text + event.text)
+        elif isinstance(event, ToolCallDelta) and isinstance(last, ToolCallDelta) and _goes_on(last, event):
+            fragment = last.arguments_json_fragment + event.arguments_json_fragment
+            events[-1] = ToolCallDelta(last.index, last.id, last.name, fragment)
         else:
             events.append(event)
     return events

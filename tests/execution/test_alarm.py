@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
+from collections.abc import Callable
 
 import pytest
-from pointsman_server.alarm import Alarm
+import uvloop
+from pointsman_server.alarm import LATE_S, Alarm
 
 from benchmarks.drift.loop import run_virtually
 
@@ -97,3 +101,28 @@ def test_a_task_that_was_rung_at_can_wait_again() -> None:
         alarm.close()
 
     run_virtually(scenario())
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_what_came_while_the_loop_was_held_up_was_in_time(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """A process that was stopped for longer than a limit, with the bytes that it waits for there by then, reads them."""
+
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        alarm = Alarm()
+        waiting = asyncio.ensure_future(alarm.limited(reader.readexactly(4), limit_s=LATE_S))
+        await asyncio.sleep(0)
+        theirs.send(b"here")
+        time.sleep(3 * LATE_S)  # noqa: ASYNC251 - nothing else holds a loop up
+        try:
+            assert await waiting == b"here"
+        finally:
+            alarm.close()
+            writer.close()
+            theirs.close()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(scenario())

@@ -130,7 +130,8 @@ def test_a_deadline_that_is_nearer_is_the_bound() -> None:
             before_s = stage.clock_s()
             with pytest.raises(EndpointsUnavailableError) as caught:
                 await stage.complete(stage.execution(timeout_s=1.0))
-            assert (stage.clock_s(), caught.value.retry_after_s) == (before_s, pytest.approx(2.0))
+            assert stage.clock_s() == before_s
+            assert caught.value.retry_after_s == pytest.approx(2.0)
 
     play(scenario())
 
@@ -215,7 +216,8 @@ def test_where_all_are_ill_a_retry_after_is_waited_for() -> None:
             await stage.complete(stage.execution(attempts=1))
         opened_s = stage.clock_s()
         runtime = stage.runtime("x")
-        assert (runtime.breaker_open_s, runtime.retry_after_s) == (pytest.approx(5.0), pytest.approx(1.0))
+        assert runtime.breaker_open_s == pytest.approx(5.0)
+        assert runtime.retry_after_s == pytest.approx(1.0)
         assert told(await stage.complete())[-1] == "done a@x after 1"
         assert stage.clock_s() == pytest.approx(opened_s + 1.0 + 0.24, abs=0.01)
 

@@ -163,8 +163,8 @@ def test_what_gave_a_change_away_is_no_straggler_of_what_follows() -> None:
     estimator, rng = DurationEstimator(), random.Random(5)
     now_s = fed(estimator, rng, count=200, median_s=0.3, spread=0.2)
     before = estimator.latency(now_s)
-    for second in range(20):
-        estimator.observe_at_least(30.0, now_s=now_s + second)
+    for step in range(20):
+        estimator.observe_at_least(30.0, now_s=now_s + step)
     for second in (25.0, 26.0):
         estimator.observe(0.3, now_s=now_s + second)
     after = estimator.latency(now_s + 26.0)

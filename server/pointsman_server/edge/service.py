@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from pointsman.v1 import chat_pb2, router_service_pb2, router_service_pb2_grpc, routing_pb2
 
 from pointsman_server.attempt import UsageCounted
@@ -85,7 +86,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         events = self._router.complete(routing_request(request), self._execution(request, context), current_span())
         async with aclosing(events):
             async for event in events:
-                await context.write(self._event(event, request))
+                await _write(context, self._event(event, request))
 
     async def ReportOutcome(
         self, request: router_service_pb2.ReportOutcomeRequest, context: Context
@@ -143,13 +144,12 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
             changed = [name for name, state in current.items() if sent.get(name) != state]
             removed = [name for name in sent if name not in current]
             if changed or removed or not sent:
-                await context.write(
-                    router_service_pb2.WatchEndpointsResponse(
-                        endpoints=self._statuses(changed),
-                        removed_endpoints=removed,
-                        snapshot_time=convert.timestamp(self._unix_s()),
-                    )
+                response = router_service_pb2.WatchEndpointsResponse(
+                    endpoints=self._statuses(changed),
+                    removed_endpoints=removed,
+                    snapshot_time=convert.timestamp(self._unix_s()),
                 )
+                await _write(context, response)
             sent = current
             await _wait(self._stopping, interval_s)
 
@@ -225,6 +225,17 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
             for name in names
             if name in by_name
         ]
+
+
+async def _write(context: Context, message: Message) -> None:
+    """Sends a message once there is room for it: as slowly as the caller reads.
+
+    A caller who leaves while it waits ends this with an error of gRPC's own, which comes before the cancellation; it is one.
+    """
+    try:
+        await context.write(message)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
 
 
 def routing_request(

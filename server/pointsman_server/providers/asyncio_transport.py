@@ -20,10 +20,19 @@ from typing import Self, TypeVar, cast
 import h11
 import httpx
 
+from pointsman_server.alarm import LATE_S, SECOND_LOOK_S
+
 ADDRESS_TIMEOUT_S = 1.0
 """For each address of a host but the last: a dead one (a broken IPv6 route, mostly) must not use up the whole timeout."""
-RECEIVED_BYTES_MAX = 256 * 1024
-"""Received and not yet taken: beyond, the socket is not read, and TCP slows the provider down."""
+RECEIVED_BYTES_MAX = 64 * 1024
+"""Received and not yet taken: beyond, the socket is not read, and TCP slows the provider down. One read more, of up to
+256 KiB, may come on top."""
+PIECE_BYTES_MAX = 64 * 1024
+"""Handed on at one time: each step from here to the caller holds a piece in a form of its own. More than a fast stream
+brings within a second."""
+STALE_S = 1.0
+"""A kept connection that ends within this after a request, without a byte, had been closed already: the news takes a round
+trip."""
 
 DEADLINE_EXTENSION = "deadline_s"
 """Name of the request's extension that bounds the call from its start to the body's end: a time of the event loop's clock.
@@ -59,23 +68,27 @@ class AsyncioTransport(httpx.AsyncBaseTransport):
         body = await request.aread()
         await self._take_place(limits)
         try:
-            connection = self._idle_one(origin)
-            if connection is None:
-                too_late = httpx.ConnectTimeout("not connected in time")
-                connection = await _within(
-                    self._connect(origin), too_late, timeout_s=limits.connect_s, deadline_s=limits.deadline_s
-                )
-            try:
-                await connection.send(request, body, limits)
-                head = await connection.read_head()
-            except BaseException:
-                connection.abort()
-                raise
+            connection, head = await self._answered(origin, request, body, limits)
         except BaseException:
             self._places.release()
             raise
         headers = list(head.headers.raw_items())
         return httpx.Response(head.status_code, headers=headers, stream=_Body(self, connection))
+
+    async def _answered(
+        self, origin: Origin, request: httpx.Request, body: bytes, limits: _Limits
+    ) -> tuple[_Connection, h11.Response]:
+        """The head of the answer, and the connection that it came over."""
+        kept = self._idle_one(origin)
+        if kept is not None:
+            try:
+                return kept, await kept.ask(request, body, limits)
+            except httpx.ReadError:
+                if not kept.was_stale:
+                    raise
+        too_late = httpx.ConnectTimeout("not connected in time")
+        fresh = await _within(self._connect(origin), too_late, timeout_s=limits.connect_s, deadline_s=limits.deadline_s)
+        return fresh, await fresh.ask(request, body, limits)
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
@@ -214,12 +227,16 @@ class _Connection(asyncio.Protocol):
         self._lost_by: Exception | None = None
         self._parser_is_empty = False
         """The parser has said that it needs more."""
+        self._asked_s = 0.0
+        self._has_answered = False
+        """Something has come since it was asked."""
         self._arrival: asyncio.Future[None] | None = None
         """What the reader waits for while nothing is there."""
         self._waiting_since_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         """Ends a wait that takes too long. It goes off when the wait that set it would be too long, and is then set again
         for what is left to the wait of that moment: a timer for each wait would cost more than the reading."""
+        self._was_held_up = False
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -232,6 +249,7 @@ class _Connection(asyncio.Protocol):
             # Nothing was asked: whatever this is, it must not be taken for the next answer.
             self.abort()
             return
+        self._has_answered = True
         self._received.append(received)
         self._received_size += len(received)
         self._wake_reader()
@@ -289,7 +307,25 @@ class _Connection(asyncio.Protocol):
         self._parser_is_empty = False
         return True
 
-    async def send(self, request: httpx.Request, body: bytes, limits: _Limits) -> None:
+    @property
+    def was_stale(self) -> bool:
+        """Whether the peer closed it for its idleness, just when the request was on its way: at once, and without a byte.
+
+        RFC 9112, section 9.3.1, lets a client send a request again that was never seen. What takes longer was at work.
+        """
+        return not self._has_answered and self._loop.time() - self._asked_s < STALE_S
+
+    async def ask(self, request: httpx.Request, body: bytes, limits: _Limits) -> h11.Response:
+        """Send a request, and read the head of its answer; closed if that fails."""
+        self._asked_s, self._has_answered = self._loop.time(), False
+        try:
+            await self._send(request, body, limits)
+            return await self._read_head()
+        except BaseException:
+            self.abort()
+            raise
+
+    async def _send(self, request: httpx.Request, body: bytes, limits: _Limits) -> None:
         """Send a whole request; its limits hold for the answer, too.
 
         A peer that closes meanwhile may have answered, so that is no error yet.
@@ -306,7 +342,7 @@ class _Connection(asyncio.Protocol):
             taken = self._writable.wait()
             await _within(taken, too_late, timeout_s=limits.write_s, deadline_s=limits.deadline_s)
 
-    async def read_head(self) -> h11.Response:
+    async def _read_head(self) -> h11.Response:
         """The answer's status and headers."""
         while True:
             match self._next_event():
@@ -354,11 +390,13 @@ class _Connection(asyncio.Protocol):
         if not self._received and not self._ended:
             await self._wait()
         received = b"".join(self._received)
-        self._received.clear()
-        self._received_size = 0
+        rest = received[PIECE_BYTES_MAX:]
+        received = received[:PIECE_BYTES_MAX]
+        self._received = [rest] if rest else []
+        self._received_size = len(rest)
         if not received and self._lost_by is not None:
             raise httpx.ReadError(type(self._lost_by).__name__)
-        if self._reading_paused:
+        if self._reading_paused and self._received_size <= RECEIVED_BYTES_MAX:
             self._reading_paused = False
             self._transport.resume_reading()
         self._parser_is_empty = False
@@ -366,7 +404,7 @@ class _Connection(asyncio.Protocol):
         self._http.receive_data(received)
 
     async def _wait(self) -> None:
-        self._waiting_since_s = self._loop.time()
+        self._waiting_since_s, self._was_held_up = self._loop.time(), False
         if self._alarm is None:
             self._alarm = self._loop.call_at(self._due_s(), self._end_long_wait)
         self._arrival = self._loop.create_future()
@@ -388,8 +426,13 @@ class _Connection(asyncio.Protocol):
             # The next wait sets the alarm again.
             return
         due_s = self._due_s()
-        if self._loop.time() < due_s:
+        late_s = self._loop.time() - due_s
+        if late_s < 0.0:
             self._alarm = self._loop.call_at(due_s, self._end_long_wait)
+        elif late_s > LATE_S and not self._was_held_up:
+            # The loop itself was held up: what came meanwhile is still to be read.
+            self._was_held_up = True
+            self._alarm = self._loop.call_later(SECOND_LOOK_S, self._end_long_wait)
         elif due_s < self._limits.deadline_s:
             self._arrival.set_exception(httpx.ReadTimeout("nothing came in time"))
         else:

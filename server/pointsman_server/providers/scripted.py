@@ -8,12 +8,17 @@ it came, and so is the moment at which it closed.
         ...  # call upstream.base_url
         assert upstream.connections[0].requests[0].body == b"..."
         await upstream.connections[0].client_closed.wait()
+
+A script covers the whole connection: its bytes, their pace, its end, and with TLS what goes wrong beneath. What goes wrong
+before there is one is `DeafPort`, a port that takes no connection; a host without an address is `UNKNOWN_HOST`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,16 +34,37 @@ CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,18})\r\n", re.IGNOR
 HEAD_END = b"\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 """Ends a body in chunked encoding."""
+UNKNOWN_HOST = "upstream.invalid"
+"""A host that no name server may know (RFC 6761, section 6.4)."""
+BACKLOG = 4096
+"""Connections that may wait to be accepted: bursts of thousands are a fault that is wanted, a full backlog is not."""
+DEAF_CONNECTION_COUNT_MAX = 64
+"""A port with a backlog of none takes one or two connections, on Linux: with so many it is never going to be deaf."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
     """Wait for one whole request and record it."""
 
+    is_kept: bool = True
+    """False only reads it: what is recorded of many thousand requests would fill the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAnything:
+    """Wait until bytes have come, whatever they are: those of a client that speaks TLS to a server that does not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Send:
     """Send these bytes and wait until the socket has taken them."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendBeneath:
+    """Send these bytes as they are beneath TLS, where they break what was agreed. Not more than the socket takes at once."""
 
     content: bytes
 
@@ -77,7 +103,14 @@ class Hang:
     """Do nothing until the client closes."""
 
 
-Step = ReadRequest | Send | WaitFor | Pause | Reset | HalfClose | Close | Hang
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Play these steps again and again, until the client closes. They must wait for it, by a request or a pause."""
+
+    steps: tuple[Step, ...]
+
+
+Step = ReadRequest | ReadAnything | Send | SendBeneath | WaitFor | Pause | Reset | HalfClose | Close | Hang | Repeat
 Script = tuple[Step, ...]
 
 
@@ -100,6 +133,10 @@ class ScriptedConnection(asyncio.Protocol):
         self.client_closed_at_s: float | None = None
         """That moment, by the event loop's clock."""
         self.script_done = asyncio.Event()
+        self.accepted_at_s = 0.0
+        """When it was opened, with TLS agreed, by the event loop's clock."""
+        self.taken_byte_count = 0
+        """Bytes of `Send` that the socket has taken, with what the client has not read yet."""
         self._opened = opened
         self._received = bytearray()
         self._arrived = asyncio.Event()
@@ -115,6 +152,7 @@ class ScriptedConnection(asyncio.Protocol):
         """Start to play."""
         # By shape: uvloop's transports do not inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
+        self.accepted_at_s = asyncio.get_running_loop().time()
         self._playing = asyncio.create_task(self._play(self._opened(self)), name="scripted upstream")
 
     def data_received(self, received: bytes) -> None:
@@ -160,11 +198,23 @@ class ScriptedConnection(asyncio.Protocol):
 
     async def _do(self, step: Step) -> None:
         match step:
-            case ReadRequest():
-                await self._read_request()
+            case ReadRequest(is_kept):
+                await self._read_request(is_kept=is_kept)
+            case ReadAnything():
+                while not self._received:
+                    await self._more()
+                self._received.clear()
             case Send(content):
                 self._transport.write(content)
                 await self._writable.wait()
+                self.taken_byte_count += len(content)
+            case SendBeneath(content):
+                sent_count = os.write(self._transport.get_extra_info("socket").fileno(), content)
+                assert sent_count == len(content), "the socket takes it all"
+            case Repeat(steps):
+                while not self.client_closed.is_set():
+                    for repeated in steps:
+                        await self._do(repeated)
             case WaitFor(event):
                 await event.wait()
             case Pause(pause_s):
@@ -178,7 +228,7 @@ class ScriptedConnection(asyncio.Protocol):
             case Hang():
                 await self.client_closed.wait()
 
-    async def _read_request(self) -> None:
+    async def _read_request(self, *, is_kept: bool) -> None:
         while (head_size := self._received.find(HEAD_END) + len(HEAD_END)) < len(HEAD_END):
             await self._more()
         head = bytes(self._received[:head_size])
@@ -186,7 +236,8 @@ class ScriptedConnection(asyncio.Protocol):
         request_size = head_size + (int(length[1]) if length else 0)
         while len(self._received) < request_size:
             await self._more()
-        self.requests.append(RecordedRequest(head, bytes(self._received[head_size:request_size])))
+        if is_kept:
+            self.requests.append(RecordedRequest(head, bytes(self._received[head_size:request_size])))
         del self._received[:request_size]
         self._recorded.set()
 
@@ -227,7 +278,7 @@ class ScriptedUpstream:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: ScriptedConnection(self._opened), "127.0.0.1", 0, ssl=self._tls
+            lambda: ScriptedConnection(self._opened), "127.0.0.1", 0, ssl=self._tls, backlog=BACKLOG
         )
         self.port: int = self._server.sockets[0].getsockname()[1]
         """The TCP port it listens on."""
@@ -248,7 +299,8 @@ class ScriptedUpstream:
     @property
     def base_url(self) -> str:
         """What a provider's settings name."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        scheme, host = ("http", "127.0.0.1") if self._tls is None else ("https", "localhost")
+        return f"{scheme}://{host}:{self.port}/v1"
 
     async def connection(self, number: int) -> ScriptedConnection:
         """That connection, waiting until it has been accepted. Counts from 0."""
@@ -256,6 +308,47 @@ class ScriptedUpstream:
             self._accepted.clear()
             await self._accepted.wait()
         return self.connections[number]
+
+
+class DeafPort:
+    """A port on 127.0.0.1 that neither takes nor refuses a connection, from `with` to its end: whoever connects waits.
+
+    It listens, but nobody accepts, and its backlog is full. Linux then drops what asks for a connection.
+    """
+
+    def __enter__(self) -> Self:
+        self._listening = socket.socket()
+        self._listening.bind(("127.0.0.1", 0))
+        self._listening.listen(0)
+        self.port: int = self._listening.getsockname()[1]
+        """The TCP port."""
+        self._filling: list[socket.socket] = []
+        while not self._filling or _is_connected(self._filling[-1]):
+            assert len(self._filling) < DEAF_CONNECTION_COUNT_MAX, "this system keeps no backlog that can be filled"
+            filling = socket.socket()
+            filling.setblocking(False)
+            filling.connect_ex(("127.0.0.1", self.port))
+            self._filling.append(filling)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for filling in self._filling:
+            filling.close()
+        self._listening.close()
+
+    @property
+    def base_url(self) -> str:
+        """What a provider's settings name."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+
+def _is_connected(connecting: socket.socket) -> bool:
+    """Whether the connection stands; over loopback it does at once, or not for a second."""
+    try:
+        connecting.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def whole_answer(body: str, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> bytes:

@@ -1,0 +1,256 @@
+"""Providers that fail: before the first token, after it, all too slowly, or all of them by a limit of our rate."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from pointsman.v1.router_service_pb2 import Execution
+from pointsman_server.providers.scripted import (
+    UNKNOWN_HOST,
+    Close,
+    DeafPort,
+    Hang,
+    Pause,
+    ReadAnything,
+    ReadRequest,
+    Repeat,
+    Reset,
+    Script,
+    Send,
+    chunk,
+    stream_head,
+    whole_answer,
+)
+
+from benchmarks.faults import figures
+from benchmarks.faults.amount import Amount
+from benchmarks.faults.calling import Ended, connected, ended, request
+from benchmarks.faults.figures import Measured, quantile
+from benchmarks.faults.site import ANSWER, PIECES, QUICK, Provided, Seen, Site, delta
+
+CONNECT_TIMEOUT_S = 0.5
+STALL_S = 0.5
+LORIS_TIMEOUT_S = 6.0
+"""When a provider that drips bytes is given up; by then all of them are under way."""
+LORIS_PER_S = 100.0
+"""How fast their calls are begun, before healthy traffic is measured: a burst of calls is a matter of its own."""
+HEALTHY_PER_S = 50.0
+LIMITED_PER_S = 500.0
+LIMITED_DEADLINE_S = 0.2
+"""Of the calls of B5: shorter than nearly all waits for an endpoint, which are then refused at once."""
+ON_THE_WAY_S = 0.1
+"""A call that comes so shortly after the first refusal had left before that was known."""
+CLOSING = ("connection", "close")
+"""Of answers after which the connection is closed, so that each call is seen as one."""
+NO_TLS: Script = (ReadAnything(), Send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Hang())
+BAD_GATEWAY: Script = (ReadRequest(), Send(whole_answer("bad gateway", status=502)))
+
+
+async def before_first_token(amount: Amount) -> Measured:
+    """A6: for each way to fail, calls whose first candidate does; each at an endpoint of its own, so that no breaker opens."""
+    count = amount.call_count
+    with DeafPort() as deaf:
+        failing = {
+            "resets": Provided(scripts=((ReadRequest(), Reset()),), model_count=count),
+            "closes": Provided(scripts=((ReadRequest(), Close()),), model_count=count),
+            "refuses": Provided(scripts=(BAD_GATEWAY,), model_count=count),
+            "notls": Provided(scripts=(NO_TLS,), model_count=count, url="https://localhost:{port}/v1"),
+            "unknown": Provided(model_count=count, url=f"http://{UNKNOWN_HOST}/v1"),
+            "deaf": Provided(model_count=count, url=deaf.base_url, lines=f"connect_timeout_s = {CONNECT_TIMEOUT_S}"),
+        }
+        async with (
+            Site({**failing, "healthy": Provided(scripts=(QUICK,), model_count=count)}) as site,
+            connected(site.target) as stub,
+        ):
+            # Its connection is open, as it is where there is traffic.
+            usual_s = [_ttft_s(await ended(stub, request("m0@healthy"))) for _ in range(count)]
+            found = [
+                await ended(stub, request(f"m{number}@{name}->m{number}@healthy"))
+                for number in range(count)
+                for name in failing
+            ]
+    served = [one for one in found if one.text == ANSWER and one.events[-1].done.attempt_count == 2]
+    beyond_ms = [(_ttft_s(one) - _failure_s(one) - statistics.median(usual_s)) * 1000.0 for one in served]
+    return {figures.UNSERVED: len(found) - len(served), figures.BEYOND_FAILURE: quantile(beyond_ms, 0.99)}
+
+
+def _ttft_s(found: Ended) -> float:
+    assert found.first_delta_s is not None, "it was answered"
+    return found.first_delta_s - found.started_s
+
+
+def _failure_s(found: Ended) -> float:
+    """How long the failed attempt took, as the router saw it."""
+    (failed,) = [event.attempt_failed for event in found.events if event.HasField("attempt_failed")]
+    return failed.duration.seconds + failed.duration.nanos / 1e9
+
+
+async def after_first_token(amount: Amount) -> Measured:
+    """A7: for each way to break off, calls whose provider does so after three of its five pieces."""
+    sent: Script = (ReadRequest(), Send(stream_head()), *(Send(delta(piece)) for piece in PIECES[:3]))
+    # A reset takes back what was not read yet: a moment later everything was.
+    failing = {
+        "resets": Provided(scripts=((*sent, Pause(0.1), Reset()),), model_count=amount.call_count),
+        "closes": Provided(scripts=((*sent, Close()),), model_count=amount.call_count),
+        "stalls": Provided(
+            scripts=((*sent, Hang()),), model_count=amount.call_count, lines=f"idle_timeout_s = {STALL_S}"
+        ),
+    }
+    async with (
+        Site({**failing, "healthy": Provided(scripts=(QUICK,), model_count=amount.call_count)}) as site,
+        connected(site.target) as stub,
+    ):
+        found = await asyncio.gather(
+            *(
+                ended(stub, request(f"m{number}@{name}->m{number}@healthy"))
+                for number in range(amount.call_count)
+                for name in failing
+            )
+        )
+    return {figures.INEXACT: sum(not _is_exact(one) for one in found)}
+
+
+def _is_exact(found: Ended) -> bool:
+    """Whether the text is what was sent, the status counts it, and the tokens are told."""
+    text = "".join(PIECES[:3])
+    usages = [event.usage for event in found.events if event.HasField("usage")]
+    return (
+        found.code is grpc.StatusCode.UNAVAILABLE
+        and found.text == text
+        and found.error_info.metadata["character_count"] == str(len(text))
+        and len(usages) == 1
+        and usages[0].output_token_count > 0
+    )
+
+
+async def dripping(amount: Amount) -> Measured:
+    """A8: providers that send a byte now and then, of a head, of a comment, or nothing, beside healthy traffic."""
+    count = amount.loris_count
+    drips: dict[str, Script] = {
+        "head": (ReadRequest(), Send(b"HTTP/1.1 200 OK\r\nx-drip: "), Repeat((Send(b"x"), Pause(0.1)))),
+        "comment": (ReadRequest(), Send(stream_head()), Repeat((Send(chunk(b": up\n\n")), Pause(0.1)))),
+        "nothing": (ReadRequest(), Hang()),
+    }
+    providers = {
+        name: Provided(scripts=(script,), model_count=-(-count // len(drips))) for name, script in drips.items()
+    }
+    async with (
+        Site({**providers, "healthy": Provided(scripts=(QUICK,))}) as site,
+        connected(site.target) as stub,
+        connected(site.target, number=1) as healthy_stub,
+    ):
+
+        async def healthy() -> Ended:
+            return await ended(healthy_stub, request("m0@healthy"))
+
+        names, numbers = list(drips), itertools.count()
+        execution = Execution(max_attempt_count=1, ttft_timeout=Duration(seconds=int(LORIS_TIMEOUT_S)))
+
+        async def dripped() -> Ended:
+            number = next(numbers)
+            return await ended(stub, request(f"m{number // len(names)}@{names[number % len(names)]}", execution))
+
+        await _paced(healthy, HEALTHY_PER_S, 1.0)
+        before = await _paced(healthy, HEALTHY_PER_S, amount.healthy_s)
+        dripping_calls = asyncio.create_task(_paced(dripped, LORIS_PER_S, count / LORIS_PER_S))
+        await asyncio.sleep(count / LORIS_PER_S)
+        # Until all of them have been given up.
+        meanwhile = await _paced(healthy, HEALTHY_PER_S, LORIS_TIMEOUT_S)
+        late_s = [_failure_s(one) - LORIS_TIMEOUT_S for one in await dripping_calls]
+    slower = _p99_s(meanwhile) / _p99_s(before) - 1.0
+    return {figures.LORIS_LATE: max(late_s) * 1000.0, figures.LORIS_SLOWER: slower * 100.0}
+
+
+def _p99_s(found: Sequence[Ended]) -> float:
+    assert all(one.text == ANSWER for one in found), "healthy traffic is served"
+    return quantile([one.ended_s - one.started_s for one in found], 0.99)
+
+
+async def _paced(call: Callable[[], Coroutine[None, None, Ended]], per_s: float, seconds: float) -> list[Ended]:
+    """Calls at a steady rate, however long each takes."""
+    started_s = time.monotonic()
+    tasks = []
+    for number in range(int(per_s * seconds)):
+        await asyncio.sleep(max(0.0, started_s + number / per_s - time.monotonic()))
+        tasks.append(asyncio.create_task(call()))
+    return list(await asyncio.gather(*tasks))
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """One way to say when to come back."""
+
+    headers: tuple[tuple[str, str], ...]
+    after_s: float
+    """How long a caller has to stay away then."""
+
+
+def _limits() -> dict[str, _Limit]:
+    """Every kind of Retry-After; a date is of now."""
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
+    return {
+        "seconds": _Limit((("retry-after", "20"),), 20.0),
+        "date": _Limit((("retry-after", date),), 30.0),
+        "milliseconds": _Limit((("retry-after-ms", "12500"), ("retry-after", "1")), 12.5),
+        "silent": _Limit((), 5.0),
+        "garbled": _Limit((("retry-after", "soon"),), 5.0),
+        "past": _Limit((("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"),), 0.0),
+        "endless": _Limit((("retry-after", "99999999"),), 60.0),
+    }
+
+
+async def limited(amount: Amount) -> Measured:
+    """B5: every endpoint answers 429 to everything, each with another Retry-After."""
+    limits = _limits()
+    body = json.dumps({"error": {"message": "slow down", "code": "rate_limit_exceeded"}})
+    providers = {
+        name: Provided(
+            scripts=((ReadRequest(), Send(whole_answer(body, status=429, headers=(*limit.headers, CLOSING)))),)
+        )
+        for name, limit in limits.items()
+    }
+    numbers = itertools.count()
+    # One in ten goes to the one that has nothing against being asked again at once; its callers may wait for that.
+    at_once = "->".join(f"m0@{name}" for name, limit in limits.items() if limit.after_s > LIMITED_DEADLINE_S)
+    async with Site(providers) as site, connected(site.target) as stub:
+
+        async def call() -> Ended:
+            router = "m0@past" if next(numbers) % 10 == 0 else at_once
+            return await ended(stub, request(router), timeout_s=LIMITED_DEADLINE_S)
+
+        found = await _paced(call, LIMITED_PER_S, amount.limited_s)
+        seen = {name: await site.seen(name) for name in providers}
+    call_count = sum(len(connections) for connections in seen.values())
+    refused = [one for one in found if one.code is grpc.StatusCode.RESOURCE_EXHAUSTED]
+    well_told = [one for one in refused if one.has_details("RetryInfo", "QuotaFailure")]
+    # A caller who may wait for an endpoint does; its deadline can come first.
+    late = [one for one in found if one.code is grpc.StatusCode.DEADLINE_EXCEEDED]
+    return {
+        figures.LIMITED_EXTRA: max(0.0, call_count / len(found) - 1.0) * 100.0,
+        figures.LIMITED_EARLY: sum(early_count(seen[name], limit.after_s) for name, limit in limits.items()),
+        figures.LIMITED_OTHER: len(found) - len(well_told) - len(late),
+        figures.LIMITED_TIME: quantile([o.ended_s - o.started_s for o in refused if o.router == at_once], 0.95)
+        * 1000.0,
+    }
+
+
+def early_count(seen: Sequence[Seen], after_s: float) -> int:
+    """Calls that came before the time that an earlier refusal had named, those apart that were on the way by then."""
+    count, refused_s = 0, None
+    for connection in seen:
+        called_s = connection.accepted_at_s
+        if refused_s is not None and refused_s + ON_THE_WAY_S < called_s < refused_s + after_s:
+            count += 1
+        elif refused_s is None or called_s >= refused_s + after_s:
+            refused_s = called_s
+    return count

@@ -1,0 +1,132 @@
+"""The fault benchmark: it runs, its figures follow from what it saw, and the page says what it found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_docs import page
+
+from benchmarks.faults import figures
+from benchmarks.faults.__main__ import CASES, RESULTS, SOAK, TABLE
+from benchmarks.faults.failing import early_count
+from benchmarks.faults.figures import FIGURES, Report, Row, quantile, rows_of, shown
+from benchmarks.faults.leaving import LONG_S, delays_ms
+from benchmarks.faults.site import Seen
+from benchmarks.harness.machine import Machine, this_machine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def seen(accepted_at_s: float, closed_at_s: float | None = None) -> Seen:
+    """A connection that was opened and closed then."""
+    return Seen(accepted_at_s=accepted_at_s, closed_at_s=closed_at_s, is_over=closed_at_s is not None)
+
+
+def test_the_worst_run_counts_and_a_bar_may_be_reached() -> None:
+    """Of several runs the highest value is told, and it holds up to the bar itself; what was not measured neither holds
+    nor fails."""
+    runs = [{figures.CLOSED_P99: 3.0, figures.CLOSED_MAX: 260.0}, {figures.CLOSED_P99: 50.0, figures.CLOSED_MAX: 9.0}]
+    p99, longest, left_open, vanished = rows_of(runs, ["A1", "A3"])
+    assert (p99.worst, p99.values, p99.holds) == (50.0, (3.0, 50.0), True)
+    assert (longest.worst, longest.holds) == (260.0, False)
+    assert (left_open.worst, left_open.holds) == (None, None)
+    assert (vanished.case, vanished.holds) == ("A3", None)
+
+
+def test_each_figure_is_of_a_case_that_is_run() -> None:
+    """No figure is asked for that no case gives, and no two have one name."""
+    cases = {name for names in CASES for name in names} | set(SOAK)
+    assert {figure.case for figure in FIGURES} == cases
+    assert len({(figure.case, figure.name) for figure in FIGURES}) == len(FIGURES)
+
+
+def test_a_connection_that_stays_open_is_over_every_bar() -> None:
+    """Delays are between the caller's leaving and the closing; what was never closed counts as nearly endless."""
+    assert delays_ms([1.0, 2.0], [seen(0.5, 1.25), seen(1.5)]) == [250.0, (LONG_S - 2.0) * 1000.0]
+
+
+def test_calls_before_their_time_are_counted() -> None:
+    """A refusal holds for its time; what was on the way when it came does not count, and a call after it begins anew."""
+    assert early_count([seen(at_s) for at_s in (0.0, 0.02, 3.0, 5.0, 5.05, 10.5)], after_s=5.0) == 1
+    assert early_count([seen(at_s) for at_s in (0.0, 5.0, 9.9)], after_s=5.0) == 1
+    assert early_count([], after_s=5.0) == 0
+
+
+def test_numbers_are_told_to_three_digits() -> None:
+    """With their unit, and a bar as it was set."""
+    assert shown(50.0, "ms") == "50 ms"
+    assert shown(3.4567, "ms") == "3.46 ms"
+    assert shown(1475.4, "bytes") == "1,475 bytes"
+    assert shown(0.0, "") == "0"
+    assert shown(None, "ms") == ""
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 2.0), (0.99, 4.0), (0.25, 1.0), (0.0, 1.0)])
+def test_quantiles_are_values_that_were_measured(share: float, expected: float) -> None:
+    """The smallest value that so many do not exceed."""
+    assert quantile([4.0, 1.0, 3.0, 2.0], share) == expected
+
+
+def test_the_table_tells_what_holds(tmp_path: Path) -> None:
+    """Each row says yes, NO, or that it was not measured; below stand machine, commit and seed."""
+    report = Report(
+        machine=this_machine(),
+        seed=7,
+        run_count=2,
+        completed_count=20_000,
+        cancelled_count=5_000,
+        notes=("The machine was busy.",),
+        rows=rows_of([{figures.CLOSED_P99: 3.0, figures.CLOSED_MAX: 251.0}], ["A1"]),
+    )
+    *table, empty, made = report.markdown().splitlines()
+    assert [line.split(" | ")[-1].rstrip("| ") for line in table[2:]] == ["yes", "**NO**", "not measured"]
+    assert empty == ""
+    assert "seed 7" in made
+    assert made.endswith("The machine was busy.")
+    (tmp_path / "faults.json").write_text(report.json(), encoding="utf-8")
+    assert json.loads((tmp_path / "faults.json").read_text())["rows"][1]["holds"] is False
+
+
+def test_the_page_shows_the_results_that_are_kept() -> None:
+    """The table of docs/reliability.md is that of the last whole run, every figure of which is there."""
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+    rows = tuple(Row(**{**row, "values": tuple(row["values"])}) for row in kept["rows"])
+    report = Report(**{**kept, "machine": Machine(**kept["machine"]), "notes": tuple(kept["notes"]), "rows": rows})
+    found = TABLE.search(page("reliability.md"))
+    assert found is not None
+    assert found[0] == report.markdown()
+    assert [(row.case, row.figure) for row in rows] == [(figure.case, figure.name) for figure in FIGURES]
+
+
+def test_a_quick_run_works_from_end_to_end(tmp_path: Path) -> None:
+    """Real processes and sockets: callers cancel, die, run into deadlines; providers fail before and after the first
+    token. What must be exact is."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.faults",
+        "--quick",
+        "--cases",
+        "A1,A2,A4,A5,A6,A7",
+        "--out",
+        str(tmp_path),
+    ]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300.0, check=False)
+    assert run.returncode == 0, run.stderr
+    rows = json.loads((tmp_path / "faults.json").read_text())["rows"]
+    assert {row["case"] for row in rows} == {"A1", "A2", "A4", "A5", "A6", "A7"}
+    assert all(row["worst"] is not None for row in rows)
+    assert [row["figure"] for row in rows if row["unit"] == "" and row["worst"] != 0.0] == []
+
+
+@pytest.mark.parametrize("arguments", [("--runs", "0"), ("--cases", "A1,C3"), ("--completed", "-1")])
+def test_senseless_amounts_are_refused(arguments: tuple[str, ...]) -> None:
+    """An amount or a case that there is not is refused before any process starts."""
+    command = [sys.executable, "-m", "benchmarks.faults", *arguments]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60.0, check=False)
+    assert run.returncode == 2
+    assert "error: argument" in run.stderr
