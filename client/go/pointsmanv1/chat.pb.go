@@ -466,7 +466,8 @@ type Message struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who speaks. Required.
 	Role Role `protobuf:"varint,1,opt,name=role,proto3,enum=pointsman.v1.Role" json:"role,omitempty"`
-	// What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+	// What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+	// assistant's that calls tools.
 	Parts []*Part `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`
 	// Name of the speaker, where several share a role. At most 64 characters. Empty: none.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`

@@ -24,7 +24,8 @@ pub struct Message {
     /// Who speaks. Required.
     #[prost(enumeration = "Role", tag = "1")]
     pub role: i32,
-    /// What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+    /// What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+    /// assistant's that calls tools.
     #[prost(message, repeated, tag = "2")]
     pub parts: ::prost::alloc::vec::Vec<Part>,
     /// Name of the speaker, where several share a role. At most 64 characters. Empty: none.

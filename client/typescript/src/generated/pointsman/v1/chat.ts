@@ -109,7 +109,10 @@ export interface Conversation {
 export interface Message {
   /** Who speaks. Required. */
   role: Role;
-  /** What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools. */
+  /**
+   * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+   * assistant's that calls tools.
+   */
   parts: Part[];
   /** Name of the speaker, where several share a role. At most 64 characters. Empty: none. */
   name: string;

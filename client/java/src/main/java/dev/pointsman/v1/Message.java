@@ -88,7 +88,8 @@ private static final long serialVersionUID = 0L;
   private java.util.List<dev.pointsman.v1.Part> parts_;
   /**
    * <pre>
-   * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+   * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+   * assistant's that calls tools.
    * </pre>
    *
    * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -99,7 +100,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+   * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+   * assistant's that calls tools.
    * </pre>
    *
    * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -111,7 +113,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+   * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+   * assistant's that calls tools.
    * </pre>
    *
    * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -122,7 +125,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+   * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+   * assistant's that calls tools.
    * </pre>
    *
    * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -133,7 +137,8 @@ private static final long serialVersionUID = 0L;
   }
   /**
    * <pre>
-   * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+   * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+   * assistant's that calls tools.
    * </pre>
    *
    * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -883,7 +888,8 @@ private static final long serialVersionUID = 0L;
 
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -897,7 +903,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -911,7 +918,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -925,7 +933,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -946,7 +955,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -964,7 +974,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -984,7 +995,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -1005,7 +1017,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -1023,7 +1036,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -1041,7 +1055,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -1060,7 +1075,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -1077,7 +1093,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -1094,7 +1111,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -1105,7 +1123,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -1119,7 +1138,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -1134,7 +1154,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -1145,7 +1166,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -1157,7 +1179,8 @@ private static final long serialVersionUID = 0L;
     }
     /**
      * <pre>
-     * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+     * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+     * assistant's that calls tools.
      * </pre>
      *
      * <code>repeated .pointsman.v1.Part parts = 2;</code>

@@ -31,7 +31,8 @@ public interface MessageOrBuilder extends
 
   /**
    * <pre>
-   * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+   * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+   * assistant's that calls tools.
    * </pre>
    *
    * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -40,7 +41,8 @@ public interface MessageOrBuilder extends
       getPartsList();
   /**
    * <pre>
-   * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+   * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+   * assistant's that calls tools.
    * </pre>
    *
    * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -48,7 +50,8 @@ public interface MessageOrBuilder extends
   dev.pointsman.v1.Part getParts(int index);
   /**
    * <pre>
-   * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+   * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+   * assistant's that calls tools.
    * </pre>
    *
    * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -56,7 +59,8 @@ public interface MessageOrBuilder extends
   int getPartsCount();
   /**
    * <pre>
-   * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+   * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+   * assistant's that calls tools.
    * </pre>
    *
    * <code>repeated .pointsman.v1.Part parts = 2;</code>
@@ -65,7 +69,8 @@ public interface MessageOrBuilder extends
       getPartsOrBuilderList();
   /**
    * <pre>
-   * What is said, in order. At most 64 parts. May be empty only on an assistant's turn that calls tools.
+   * What is said, in order. At most 64 parts. May be empty only on a tool's turn, and on an
+   * assistant's that calls tools.
    * </pre>
    *
    * <code>repeated .pointsman.v1.Part parts = 2;</code>
