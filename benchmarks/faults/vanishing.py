@@ -17,8 +17,10 @@ async def main(target: str, count: int) -> None:
         endless = [stub.Complete(request("m0@endless")) for stub in stubs[:count]]
         silent = [stub.Complete(request("m0@silent")) for stub in stubs[count:]]
         await gathered(endless)
-        # The decision, and the start of the attempt.
-        await asyncio.gather(*(call.read() for call in silent for _ in range(2)))
+        for call in silent:
+            # The decision, and the start of the attempt.
+            await call.read()
+            await call.read()
         await asyncio.sleep(1.0)
         sys.stdout.write("streaming\n")
         sys.stdout.flush()
