@@ -7,14 +7,8 @@ import json
 import re
 import subprocess
 import tomllib
-from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
-from pointsman_server.app import Application
-from pointsman_server.providers.simulated import SimulatedProviders
-from pointsman_server.providers.weather import demo_weather
-from pointsman_server.simulation import simulated_config
 from polyglot.toolchains import require
 
 from conformance.clients import LANGUAGES, REPOSITORY, build, environment, execute
@@ -49,18 +43,6 @@ def test_the_readme_shows_the_example_as_it_is(name: str, file: str) -> None:
     shown = re.search(rf"<!-- {re.escape(file)} -->\n+```[a-z]+\n(.*?)```", readme, re.DOTALL)
     assert shown is not None
     assert shown[1] == (folder / file).read_text(encoding="utf-8")
-
-
-@pytest.fixture
-async def address() -> AsyncIterator[str]:
-    """A server as `pointsman serve --simulate` runs it, but on a free port and ten times as fast."""
-    loop = asyncio.get_running_loop()
-    simulated = SimulatedProviders(demo_weather(), seed=1, clock_s=loop.time, sleep=asyncio.sleep, time_scale=10.0)
-    async with simulated:
-        config = simulated_config(f"http://127.0.0.1:{simulated.port}", {})
-        config = replace(config, server=replace(config.server, listen="127.0.0.1:0"))
-        async with Application(config) as application:
-            yield f"127.0.0.1:{application.port}"
 
 
 def printed_by(name: str, file: str, address: str) -> str:
