@@ -353,8 +353,9 @@ def token_count(usage: Usage) -> int:
 
 
 def _goes_on(last: ToolCallDelta, event: ToolCallDelta) -> bool:
-    """Whether `event` is a further piece of the same tool call: it names neither id nor name anew."""
-    return event.index == last.index and event.id is None and event.name is None
+    """Whether `event` is a further piece of the same tool call: it names neither id nor name anew, nor a second signature."""
+    is_named = event.id is not None or event.name is not None
+    return event.index == last.index and not is_named and (last.signature is None or event.signature is None)
 
 
 def merged(batch: Iterable[UpstreamEvent]) -> list[UpstreamEvent]:
@@ -368,7 +369,8 @@ def merged(batch: Iterable[UpstreamEvent]) -> list[UpstreamEvent]:
             events[-1] = ReasoningDelta(last.text + event.text)
         elif isinstance(event, ToolCallDelta) and isinstance(last, ToolCallDelta) and _goes_on(last, event):
             fragment = last.arguments_json_fragment + event.arguments_json_fragment
-            events[-1] = ToolCallDelta(last.index, last.id, last.name, fragment)
+            signature = event.signature if last.signature is None else last.signature
+            events[-1] = ToolCallDelta(last.index, last.id, last.name, fragment, signature)
         else:
             events.append(event)
     return events

@@ -8,6 +8,7 @@ from asyncio import create_subprocess_exec
 from asyncio.subprocess import PIPE, STDOUT
 
 from e2e.harness import config_of, endpoints, running, streaming, urls_of
+from pointsman_server import line
 from pointsman_server.execution import budgets, lineup, patience, probing
 from pointsman_server.execution.probing import ProbeSettings
 from pointsman_server.providers.scripted import Hang, ReadRequest, ScriptedUpstream
@@ -43,6 +44,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
         ("least stall, thinking", f"{patience.STALL_S_MIN_THINKING:g} s"),
         ("pauses", f"{patience.STALL_PAUSE_FACTOR:g}"),
         ("wait for an endpoint", f"{lineup.WAIT_S_MAX:g} s"),
+        ("requests that wait", f"{line.WAITER_COUNT_MAX}"),
     ]
     assert f"requests of the last {window_s:g} s" in PAGE
     assert f"1 s more for every {1 / patience.TTFT_TIMEOUT_S_PER_INPUT_TOKEN:,.0f} input tokens" in PAGE

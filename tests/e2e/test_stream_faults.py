@@ -236,13 +236,18 @@ async def test_the_next_candidate_answers_after_any_failure_of_http(
 
 
 async def check_served_by_second(server: Running, kind: routing_pb2.AttemptFailureKind.ValueType) -> None:
-    """One attempt fails, of that kind; the second one answers in full."""
+    """One attempt fails, of that kind; the second one answers in full. What a provider was asked that fell silent counts."""
     events, error = await told(server, "m0@first->m0@second")
     assert error is None
-    assert [type(event) for event in events] == [
+    asked = [event for event in events[:4] if isinstance(event, Usage)]
+    assert [(usage.estimated, usage.output_token_count) for usage in asked] == (
+        [(True, 0)] if kind == routing_pb2.ATTEMPT_FAILURE_KIND_TIMEOUT else []
+    )
+    rest = [event for event in events if event not in asked]
+    assert [type(event) for event in rest] == [
         Decision, AttemptStarted, AttemptFailed, AttemptStarted, Delta, Usage, Done,
     ]  # fmt: skip
-    failed, delta = events[2], events[4]
+    failed, delta = rest[2], rest[4]
     assert isinstance(failed, AttemptFailed)
     assert (failed.endpoint, failed.kind) == ("m0@first", kind)
     assert isinstance(delta, Delta)

@@ -243,26 +243,29 @@ def test_nothing_is_asked_of_a_provider_before_the_caller_has_taken_what_is_ther
 
 
 def test_what_came_together_is_joined_as_far_as_it_is_of_one_kind() -> None:
-    """Neighbouring pieces of text, of reasoning and of one tool call become one each; order, ids and names stay."""
+    """Neighbouring pieces of text, of reasoning and of one tool call become one each; order, ids, names and signatures stay."""
     batch: list[UpstreamEvent] = [
         ReasoningDelta("so"),
         ReasoningDelta(" then"),
         TextDelta("a"),
         TextDelta("b"),
-        ToolCallDelta(0, "call_1", "weather", ""),
+        ToolCallDelta(0, "call_1", "weather", "", "p:why"),
         ToolCallDelta(0, arguments_json_fragment='{"city": '),
         ToolCallDelta(0, arguments_json_fragment='"Oslo"}'),
         ToolCallDelta(1, "call_2", "time", "{}"),
         ToolCallDelta(1, "call_3", "time", "{}"),
+        ToolCallDelta(1, signature="p:late"),
+        ToolCallDelta(1, signature="p:another"),
         TextDelta("c"),
         STOP,
     ]
     assert merged(batch) == [
         ReasoningDelta("so then"),
         TextDelta("ab"),
-        ToolCallDelta(0, "call_1", "weather", '{"city": "Oslo"}'),
+        ToolCallDelta(0, "call_1", "weather", '{"city": "Oslo"}', "p:why"),
         ToolCallDelta(1, "call_2", "time", "{}"),
-        ToolCallDelta(1, "call_3", "time", "{}"),
+        ToolCallDelta(1, "call_3", "time", "{}", "p:late"),
+        ToolCallDelta(1, signature="p:another"),
         TextDelta("c"),
         STOP,
     ]
