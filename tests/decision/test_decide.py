@@ -663,7 +663,11 @@ def test_a_conversation_draws_no_lots_with_who_has_not_read_it() -> None:
     """A near-tie of an endpoint that has read the conversation gets none of it; a second reader shares it."""
     wide = Exploration(rate=0.0, near_tie_width=0.5)
     for cached, shared in (({"m@y": 8_000.0}, False), ({"m@x": 8_000.0, "m@y": 8_000.0}, True), ({}, True)):
-        decision = decide(replace(cached_input(cached), exploration=wide))
+        # Each is better in something, so that neither dominates the other: x by its speed, y by its price.
+        given_input = cached_input(cached, mean_ttft_s=(0.45, 0.5) if cached.keys() != {"m@y"} else (0.2, 0.5))
+        x, y = given_input.endpoints
+        endpoints = (x, replace(y, output_price_usd_per_mtok=1.0))
+        decision = decide(replace(given_input, endpoints=endpoints, exploration=wide))
         assert (decision.candidates[1].probability > 0.0) is shared, cached
 
 
@@ -682,6 +686,7 @@ def test_what_is_cached_never_makes_an_endpoint_dearer_or_slower(given_input: De
         if candidate.endpoint.name != first.name:
             assert (other.cost_usd, other.ttft_s) == (candidate.cost_usd, candidate.ttft_s)
             continue
+        assert other.cached_input_token_count <= given_input.facts.input_token_count
         if candidate.cost_usd is not None and other.cost_usd is not None:
             assert other.cost_usd <= candidate.cost_usd * (1.0 + 1e-12)
         if candidate.ttft_s is not None and other.ttft_s is not None:

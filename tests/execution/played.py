@@ -110,14 +110,16 @@ def world_of(providers: tuple[str, ...]) -> World:
 class Stage:
     """A router over one model `a` at each of these providers; by default they are asked in their order."""
 
-    def __init__(self, telemetry: Telemetry | None = None, **providers: Played) -> None:
+    def __init__(
+        self, telemetry: Telemetry | None = None, *, tracker: RuntimeTracker | None = None, **providers: Played
+    ) -> None:
         self.providers = providers
         self.telemetry = telemetry or configure_telemetry(TelemetrySettings())
         self.clock_s = asyncio.get_running_loop().time
         seeds = count()
         self.router = Router(
             replace(world_of(tuple(providers)), providers=dict(providers)),
-            tracker=RuntimeTracker(),
+            tracker=tracker or RuntimeTracker(),
             memory=DecisionMemory(1),
             metrics=self.telemetry.metrics,
             clock_s=self.clock_s,
