@@ -269,7 +269,8 @@ class DurationEstimator:
             for log_ratio, normal_quantile in zip(shape.log_quantiles, _NORMAL_QUANTILES, strict=True)
         )
         mean_ratio = weight * shape.mean + (1.0 - weight) * math.exp(0.5 * spread * spread)
-        mean = _bounded_exp(level.log_median + math.log(mean_ratio))
+        log_mean_ratio = (1.0 - level.returned) * math.log(mean_ratio) + level.returned * level.log_mean_ratio
+        mean = _bounded_exp(level.log_median + log_mean_ratio)
         return Latency(mean, p50, p90, p95, p99)
 
 

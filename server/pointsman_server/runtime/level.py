@@ -97,6 +97,10 @@ class Level(NamedTuple):
     """Standard error of `log_median`: 0.1 means that the median is known to about 10 %."""
     log_spread: float
     """Standard deviation of the logarithm of one observation around the level."""
+    returned: float = 0.0
+    """0..1, how far the median has returned from the last session's to the usual one."""
+    log_mean_ratio: float = 0.0
+    """By how much the logarithm of the mean lies above the median's, over all sessions."""
 
 
 class _Run:
@@ -184,6 +188,8 @@ class LevelFilter:
         "_run_down",
         "_run_up",
         "_seen_s",
+        "_session_count",
+        "_session_sum_s",
         "_sessions",
         "_spread",
         "length",
@@ -204,6 +210,9 @@ class LevelFilter:
         self._spread = SPREAD_VARIANCE_PRIOR
         self._seen_s = 0.0
         self._sessions = Sessions()
+        # The durations of the session that goes on, at the usual load and length.
+        self._session_count = 0
+        self._session_sum_s = 0.0
         self._run_up = _Run()
         self._run_down = _Run()
 
@@ -222,6 +231,7 @@ class LevelFilter:
         silent_s = max(0.0, now_s - self._seen_s)
         variance = self._variance(x, y) + silent_s * LEVEL_VARIANCE_PER_S
         log_median += self._sessions.returned(log_median, silent_s)
+        returned = self._sessions.share(silent_s)
         for growth, quantity, usual in ((self.load, load, x), (self.length, length, y)):
             exponent = growth.shrunk
             if quantity is not None and exponent > 0.0:
@@ -229,7 +239,8 @@ class LevelFilter:
                 log_median += exponent * further
                 variance += min(growth.variance, exponent * exponent) * further * further
         known = min(self._sessions.variance(LEVEL_VARIANCE_MAX), variance)
-        return Level(log_median, math.sqrt(known), math.sqrt(self._spread))
+        ratio = self._sessions.log_mean_ratio if returned > 0.0 else 0.0
+        return Level(log_median, math.sqrt(known), math.sqrt(self._spread), returned, ratio)
 
     def growth(self, *, load: float, length: float) -> float:
         """By how much the logarithm of the median lies higher there than at the usual load and length."""
@@ -291,6 +302,7 @@ class LevelFilter:
                 self._jump(self._run_down, middle=median_low)
                 jumps = True
         self._seen_s = max(self._seen_s, now_s)
+        self._count(log_value, load=load, length=length)
         return jumps
 
     def observe_at_least(self, log_value: float, *, now_s: float, load: float = 0.0, length: float = 0.0) -> bool:
@@ -315,6 +327,8 @@ class LevelFilter:
             density = math.exp(-0.5 * threshold * threshold) / _SQRT_2_PI
             beyond = density / (0.5 * math.erfc(threshold / _SQRT_2))
             score, narrowing = min(SCORE_MAX, beyond), min(1.0, beyond * (beyond - threshold))
+        if threshold > 0.0:
+            self._count(log_value, load=load, length=length)
         # Nobody knows how long it would have been, so nothing is learned of what it grows with.
         self._learn(x, y, step=score / deviation, certainty=narrowing / variance, lesson=0.0)
         # A wait that was broken off early is no evidence that the level is back to normal.
@@ -323,9 +337,15 @@ class LevelFilter:
             return True
         return False
 
+    def _count(self, log_value: float, *, load: float, length: float) -> None:
+        """Take a duration into the mean of the session."""
+        self._session_count += 1
+        self._session_sum_s += math.exp(log_value - self.growth(load=load, length=length))
+
     def shift(self, by: float) -> None:
         """Move the level: what it is measured against has moved."""
         self._intercept += by
+        self._session_sum_s *= math.exp(by)
         self._sessions.shift(by)
         for run in (self._run_up, self._run_down):
             shifted = [(log_value + by, load, length) for log_value, load, length in run.seen]
@@ -368,7 +388,9 @@ class LevelFilter:
         if elapsed_s >= RETURN_S_MIN and (level := self.log_median) is not None:
             self._intercept += self._sessions.returned(level, elapsed_s)
             if elapsed_s >= SESSION_GAP_S:
-                self._sessions.end(level)
+                session_s = self._session_sum_s / self._session_count if self._session_count else math.exp(level)
+                self._sessions.end(level, session_s)
+                self._session_count, self._session_sum_s = 0, 0.0
                 between = self._sessions.variance(LEVEL_VARIANCE_MAX)
                 self._intercept_variance = min(self._intercept_variance, between)
                 self._run_up.clear()

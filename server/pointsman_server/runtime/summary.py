@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from pointsman_server.errors import PointsmanError
 
-SCHEMA = "pointsman.runtime/1"
+SCHEMA = "pointsman.runtime/2"
 """Another number for whatever can't be read as this one."""
 ENDPOINT_COUNT_MAX = 4096
 """As many as a tracker keeps."""
@@ -50,6 +50,7 @@ class SessionsSummary:
 
     count: int
     mean: float
+    mean_s: float
     squares: float
 
 
@@ -243,6 +244,7 @@ def _sessions(read: _Object) -> SessionsSummary:
     return SessionsSummary(
         count=read.count("count"),
         mean=read.figure("mean", low=-1e3, high=1e3),
+        mean_s=read.figure("mean_s", low=1e-6, high=1e6),
         squares=read.figure("squares", low=0.0, high=1e6),
     )
 
