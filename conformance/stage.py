@@ -7,8 +7,9 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 from pointsman_server.app import Application
@@ -28,12 +29,20 @@ from pointsman_server.providers.scripted import (
 from pointsman_server.providers.simulated import SimulatedProviders
 from pointsman_server.providers.weather import Duration, EndpointWeather, Outage, OutageKind, ProviderWeather
 
+from conformance.envoy import TlsFiles, proxied
 from conformance.scenario import JsonObject, JsonValue, Scenario
 from conformance.standin import Standin
 
 TLS_FOLDER = Path(__file__).with_name("tls")
 AUTHORITY_FILE = TLS_FOLDER / "authority.pem"
 """Signed the server's certificate. Not itself that certificate: rustls takes no authority for a server."""
+TLS_FILES = TlsFiles(
+    certificate_file=TLS_FOLDER / "localhost.pem",
+    key_file=TLS_FOLDER / "localhost.key",
+    authority_file=AUTHORITY_FILE,
+    server_name="localhost",
+)
+"""Envoy has the certificate of the server behind it: both are localhost."""
 KEYS_VARIABLE = "CONFORMANCE_KEYS"
 OUTAGE_S = 1e9
 """Longer than any test."""
@@ -59,8 +68,22 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(scenario: Scenario) -> AsyncIterator[Stage]:
-    """Sets the scene until the block ends."""
+async def staged(scenario: Scenario, *, behind_envoy: bool = False) -> AsyncIterator[Stage]:
+    """Sets the scene until the block ends. Behind Envoy what the client calls is that, with TLS if the server has it."""
+    async with served(scenario) as stage:
+        if not behind_envoy:
+            yield stage
+            return
+        host, _, port = stage.target.partition(":")
+        tls = None if stage.authority_file is None else TLS_FILES
+        with TemporaryDirectory() as folder:
+            async with proxied(Path(folder), port=int(port), tls=tls) as own_port:
+                yield replace(stage, target=f"{host}:{own_port}")
+
+
+@asynccontextmanager
+async def served(scenario: Scenario) -> AsyncIterator[Stage]:
+    """The server alone, and the providers behind it."""
     async with AsyncExitStack() as stack:
         if scenario.standin is not None:
             standin = await stack.enter_async_context(standin_of(scenario.standin))

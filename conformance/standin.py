@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 from pointsman.v1.router_service_pb2 import CompleteResponse, Done, RouteResponse
 from pointsman.v1.routing_pb2 import Decision
 
@@ -50,6 +52,10 @@ class Standin:
         }
         service = METHODS["Route"].containing_service.full_name
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        # A proxy in front of it asks.
+        healthy = health.aio.HealthServicer()
+        await healthy.set(service, HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, self._server)
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
         return self

@@ -27,6 +27,10 @@ const (
 	// A connection that died without a word is noticed within 40 s.
 	keepaliveTime    = 30 * time.Second
 	keepaliveTimeout = 10 * time.Second
+	// A decision takes milliseconds, so this only ends a call that hangs.
+	defaultTimeout = 10 * time.Second
+	// As long as reasoning models take for their longest answers.
+	completeTimeout = 600 * time.Second
 )
 
 // Client is the generated client with its connection. It serves any number of concurrent calls.
@@ -70,6 +74,8 @@ func NewClient(target string, options ...Option) (*Client, error) {
 		grpc.WithDefaultServiceConfig(pointsmanv1.ServiceConfig),
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(maxSendBytes), grpc.MaxCallRecvMsgSize(maxReceiveBytes)),
 		grpc.WithMaxHeaderListSize(maxHeaderListBytes),
+		grpc.WithUnaryInterceptor(unaryDeadline),
+		grpc.WithStreamInterceptor(streamDeadline),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 	}
 	if s.apiKey != "" {
@@ -84,6 +90,39 @@ func NewClient(target string, options ...Option) (*Client, error) {
 
 // Close ends the connection and the calls on it.
 func (c *Client) Close() error { return c.connection.Close() }
+
+// withDeadline gives a context that has a deadline; a watch needs none. In the service config it would be the most that a
+// caller can ask for.
+func withDeadline(ctx context.Context, method string) (context.Context, context.CancelFunc) {
+	if _, set := ctx.Deadline(); set || method == pointsmanv1.RouterService_WatchEndpoints_FullMethodName {
+		return ctx, func() {}
+	}
+	if method == pointsmanv1.RouterService_Complete_FullMethodName {
+		return context.WithTimeout(ctx, completeTimeout)
+	}
+	return context.WithTimeout(ctx, defaultTimeout)
+}
+
+func unaryDeadline(
+	ctx context.Context, method string, request, response any,
+	connection *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+) error {
+	ctx, cancel := withDeadline(ctx, method)
+	defer cancel()
+	return invoke(ctx, method, request, response, connection, options...)
+}
+
+func streamDeadline(
+	ctx context.Context, description *grpc.StreamDesc, connection *grpc.ClientConn, method string,
+	open grpc.Streamer, options ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	ctx, cancel := withDeadline(ctx, method)
+	stream, err := open(ctx, description, connection, method, append(options, grpc.OnFinish(func(error) { cancel() }))...)
+	if err != nil {
+		cancel()
+	}
+	return stream, err
+}
 
 // bearer is an API key as gRPC wants credentials of a call.
 type bearer string

@@ -14,6 +14,8 @@ from polyglot.toolchains import require
 
 from conformance.clients import LANGUAGES, CommandError, execute
 from conformance.judge import differences, merged, mismatches
+from conformance.report import matrix
+from conformance.run import Outcome, outcome_of
 from conformance.runner import RunnerError, Seen, running
 from conformance.scenario import Scenario, load_scenarios
 from conformance.stage import Stage, staged
@@ -126,6 +128,25 @@ async def test_a_runner_that_fails_is_no_client_that_passes(command: str, messag
     ):
         with pytest.raises(RunnerError, match=message):
             await runner.call(scenario, stage)
+
+
+def test_what_is_said_to_be_impossible_must_fail() -> None:
+    """A scenario that passes though it can't is told; each is one that there is."""
+    assert outcome_of(("status is wrong",), "no streams") == Outcome((), "no streams")
+    assert outcome_of((), "no streams") == Outcome(
+        ("it is possible, though said not to be (no streams)",), "no streams"
+    )
+    assert outcome_of((), "") == Outcome(())
+    assert {name for language in LANGUAGES.values() for name in language.impossible} <= SCENARIOS.keys()
+
+
+def test_the_matrix_says_what_can_not_be_and_why() -> None:
+    """A cell of its own, and below the table the reason."""
+    scenario = SCENARIOS["report-outcomes"]
+    seen = {"go": {scenario.name: Outcome(())}, "envoy-web": {scenario.name: Outcome((), "there is no stream")}}
+    _, _, row, _, note = matrix([scenario], seen).splitlines()
+    assert row == f"| {scenario.title} | yes | can't be |"
+    assert note == (f'can\'t be: "{scenario.title}" by Envoy: gRPC-Web, from Chromium, because there is no stream.')
 
 
 def test_a_missing_toolchain_is_named() -> None:

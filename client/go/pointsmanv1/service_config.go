@@ -2,7 +2,7 @@
 
 package pointsmanv1
 
-// ServiceConfig says which calls are sent again and when, and which deadline a call has that sets none.
+// ServiceConfig says which calls are sent again, and when.
 const ServiceConfig = `{
   "loadBalancingConfig": [
     {
@@ -34,30 +34,7 @@ const ServiceConfig = `{
           "UNAVAILABLE",
           "CANCELLED"
         ]
-      },
-      "timeout": "10s"
-    },
-    {
-      "name": [
-        {
-          "service": "pointsman.v1.RouterService",
-          "method": "ReportOutcome"
-        },
-        {
-          "service": "pointsman.v1.RouterService",
-          "method": "ReportOutcomes"
-        }
-      ],
-      "timeout": "10s"
-    },
-    {
-      "name": [
-        {
-          "service": "pointsman.v1.RouterService",
-          "method": "Complete"
-        }
-      ],
-      "timeout": "600s"
+      }
     }
   ],
   "retryThrottling": {

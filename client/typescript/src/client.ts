@@ -30,6 +30,11 @@ import { serviceConfig } from "./generated/service_config.js";
 /** Where `pointsman serve` listens unless it is told otherwise. */
 export const DEFAULT_TARGET = "127.0.0.1:50061";
 
+/** A decision takes milliseconds, so this only ends a call that hangs. */
+const DEFAULT_TIMEOUT_MS = 10_000;
+/** As long as reasoning models take for their longest answers. */
+const COMPLETE_TIMEOUT_MS = 600_000;
+
 const CHANNEL_OPTIONS: ChannelOptions = {
   "grpc.service_config": JSON.stringify(serviceConfig),
   // What is too large the server says, with its limit, which can be set as high as this.
@@ -51,7 +56,7 @@ export interface ClientOptions {
 
 /** What a call takes beside its request. */
 export interface CallSettings {
-  /** The deadline, from now. Absent: 10 s, and 600 s of `complete`. */
+  /** The deadline, from now. Absent: 10 s, 600 s of `complete`, and none of `watchEndpoints`. */
   timeoutMs?: number;
   /** Cancels the call, and with it the call at the provider. */
   signal?: AbortSignal;
@@ -100,7 +105,7 @@ export class PointsmanClient {
 
   /** The events of an answer as they come: the decision first, `done` last. Leaving the loop cancels the call. */
   complete(request: Partly<typeof CompleteRequest>, settings: CallSettings = {}): AsyncGenerator<CompleteResponse> {
-    const [metadata, options] = this.#call(settings);
+    const [metadata, options] = this.#call(settings, COMPLETE_TIMEOUT_MS);
     return drained(this.stub.complete(CompleteRequest.fromPartial(request), metadata, options), settings.signal);
   }
 
@@ -146,7 +151,7 @@ export class PointsmanClient {
     request: Partly<typeof WatchEndpointsRequest> = {},
     settings: CallSettings = {},
   ): AsyncGenerator<WatchEndpointsResponse> {
-    const [metadata, options] = this.#call(settings);
+    const [metadata, options] = this.#call(settings, Infinity);
     const stream = this.stub.watchEndpoints(WatchEndpointsRequest.fromPartial(request), metadata, options);
     return drained(stream, settings.signal);
   }
@@ -160,7 +165,8 @@ export class PointsmanClient {
     return settled(settings.signal, (callback) => method.call(this.stub, request, metadata, options, callback));
   }
 
-  #call(settings: CallSettings): [Metadata, CallOptions] {
+  /** In the service config a deadline would be the most that a caller can ask for. */
+  #call(settings: CallSettings, defaultTimeoutMs = DEFAULT_TIMEOUT_MS): [Metadata, CallOptions] {
     const metadata = new Metadata();
     if (this.#apiKey !== undefined) {
       metadata.set("authorization", `Bearer ${this.#apiKey}`);
@@ -168,7 +174,7 @@ export class PointsmanClient {
     for (const [key, value] of Object.entries(settings.metadata ?? {})) {
       metadata.set(key, value);
     }
-    return [metadata, settings.timeoutMs === undefined ? {} : { deadline: Date.now() + settings.timeoutMs }];
+    return [metadata, { deadline: Date.now() + (settings.timeoutMs ?? defaultTimeoutMs) }];
   }
 }
 

@@ -33,6 +33,7 @@ export function userSays(text: string): MessageInitShape<typeof ConversationSche
 /** Why a call failed: its reason, such as ERROR_REASON_STREAM_BROKEN, with what belongs to it, and words for people. */
 export function failureOf(error: unknown): { reason: string; metadata: Record<string, string>; message: string } {
   const status = ConnectError.from(error);
-  const [info] = status.findDetails(ErrorInfoSchema);
+  // A proxy's own ErrorInfo has another domain.
+  const info = status.findDetails(ErrorInfoSchema).find(({ domain }) => domain === "pointsman");
   return { reason: info?.reason ?? "", metadata: info?.metadata ?? {}, message: status.rawMessage };
 }

@@ -2,12 +2,18 @@ package dev.pointsman;
 
 import dev.pointsman.v1.RouterServiceGrpc;
 import dev.pointsman.v1.ServiceConfig;
+import io.grpc.CallOptions;
+import io.grpc.Channel;
 import io.grpc.ChannelCredentials;
+import io.grpc.ClientCall;
+import io.grpc.ClientInterceptor;
+import io.grpc.Context;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
 import io.grpc.Metadata;
+import io.grpc.MethodDescriptor;
 import io.grpc.TlsChannelCredentials;
 import io.grpc.stub.MetadataUtils;
 import java.io.File;
@@ -34,6 +40,12 @@ public final class PointsmanClient implements AutoCloseable {
 
   private static final long KEEPALIVE_TIMEOUT_S = 10;
   private static final long CLOSE_PATIENCE_S = 5;
+
+  /** A decision takes milliseconds, so this only ends a call that hangs. */
+  private static final long DEFAULT_TIMEOUT_S = 10;
+
+  /** As long as reasoning models take for their longest answers. */
+  private static final long COMPLETE_TIMEOUT_S = 600;
 
   private static final Metadata.Key<String> AUTHORIZATION =
       Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
@@ -82,6 +94,20 @@ public final class PointsmanClient implements AutoCloseable {
     }
   }
 
+  /** Gives a call its deadline if it has none. In the service config it would be the most that a caller can ask for. */
+  private static final class Deadlines implements ClientInterceptor {
+    @Override
+    public <Q, R> ClientCall<Q, R> interceptCall(MethodDescriptor<Q, R> method, CallOptions options, Channel next) {
+      String name = method.getBareMethodName();
+      boolean given = options.getDeadline() != null || Context.current().getDeadline() != null;
+      if (given || "WatchEndpoints".equals(name)) {
+        return next.newCall(method, options);
+      }
+      long timeout = "Complete".equals(name) ? COMPLETE_TIMEOUT_S : DEFAULT_TIMEOUT_S;
+      return next.newCall(method, options.withDeadlineAfter(timeout, TimeUnit.SECONDS));
+    }
+  }
+
   /** Says how to connect. */
   public static final class Builder {
     private final String target;
@@ -115,6 +141,7 @@ public final class PointsmanClient implements AutoCloseable {
       ManagedChannelBuilder<?> builder =
           Grpc.newChannelBuilder(target, credentials)
               .defaultServiceConfig(ServiceConfig.VALUE)
+              .intercept(new Deadlines())
               .maxInboundMessageSize(RECEIVE_BYTES_MAX)
               .maxInboundMetadataSize(METADATA_BYTES_MAX)
               .keepAliveTime(KEEPALIVE_TIME_S, TimeUnit.SECONDS)

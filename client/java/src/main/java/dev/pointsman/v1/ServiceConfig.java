@@ -5,11 +5,11 @@ package dev.pointsman.v1;
 import java.util.List;
 import java.util.Map;
 
-/** Says which calls are sent again and when, and which deadline a call has that sets none. */
+/** Says which calls are sent again, and when. */
 public final class ServiceConfig {
   /** The service config as {@code ManagedChannelBuilder.defaultServiceConfig} takes it. */
   public static final Map<String, ?> VALUE =
-      Map.of("loadBalancingConfig", List.of(Map.of("round_robin", Map.of())), "methodConfig", List.of(Map.of("name", List.of(Map.of("service", "pointsman.v1.RouterService", "method", "Route"), Map.of("service", "pointsman.v1.RouterService", "method", "ListEndpoints"), Map.of("service", "pointsman.v1.RouterService", "method", "ListRouters")), "retryPolicy", Map.of("maxAttempts", 4.0, "initialBackoff", "0.1s", "maxBackoff", "2s", "backoffMultiplier", 3.0, "retryableStatusCodes", List.of("UNAVAILABLE", "CANCELLED")), "timeout", "10s"), Map.of("name", List.of(Map.of("service", "pointsman.v1.RouterService", "method", "ReportOutcome"), Map.of("service", "pointsman.v1.RouterService", "method", "ReportOutcomes")), "timeout", "10s"), Map.of("name", List.of(Map.of("service", "pointsman.v1.RouterService", "method", "Complete")), "timeout", "600s")), "retryThrottling", Map.of("maxTokens", 10.0, "tokenRatio", 0.1));
+      Map.of("loadBalancingConfig", List.of(Map.of("round_robin", Map.of())), "methodConfig", List.of(Map.of("name", List.of(Map.of("service", "pointsman.v1.RouterService", "method", "Route"), Map.of("service", "pointsman.v1.RouterService", "method", "ListEndpoints"), Map.of("service", "pointsman.v1.RouterService", "method", "ListRouters")), "retryPolicy", Map.of("maxAttempts", 4.0, "initialBackoff", "0.1s", "maxBackoff", "2s", "backoffMultiplier", 3.0, "retryableStatusCodes", List.of("UNAVAILABLE", "CANCELLED")))), "retryThrottling", Map.of("maxTokens", 10.0, "tokenRatio", 0.1));
 
   private ServiceConfig() {}
 }

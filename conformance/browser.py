@@ -13,11 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from toolchains import tool
+from aiohttp import web
+
+from conformance.clients import CHROMIUM
 
 START_PATIENCE_S = 60.0
 """A browser on a busy machine takes its time to begin; reached by a fault alone."""
 LOOK_INTERVAL_S = 0.02
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--hide-scrollbars",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+)
 
 
 class Tab:
@@ -39,8 +49,8 @@ class Tab:
                 return result
 
     async def value(self, expression: str) -> Any:
-        """What a piece of JavaScript gives."""
-        result = await self.tell("Runtime.evaluate", expression=expression, returnByValue=True)
+        """What a piece of JavaScript gives; if that is a promise, what that does. None: it throws."""
+        result = await self.tell("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         return result["result"].get("value")
 
     async def until(self, expression: str, *, patience_s: float) -> Any:
@@ -57,19 +67,27 @@ class Tab:
 
 
 @asynccontextmanager
-async def opened_page(url: str, folder: Path, *, width: int = 900, height: int = 760) -> AsyncIterator[Tab]:
-    """Opens a page in a browser of its own, whose profile is in `folder`."""
+async def hosted(folder: Path) -> AsyncIterator[str]:
+    """Serves the files of a folder; gives their origin, which is one of its own."""
+    application = web.Application()
+    application.router.add_static("/", folder)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{site.port}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def opened_page(url: str, folder: Path, *flags: str, width: int = 900, height: int = 760) -> AsyncIterator[Tab]:
+    """Opens a page in a browser of its own, whose profile is in `folder`; `flags` are further ones of Chromium's."""
     port_file = folder / "profile" / "DevToolsActivePort"
-    flags = (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        "--no-first-run",
-        "--disable-dev-shm-usage",
-    )
     process = await asyncio.create_subprocess_exec(
-        tool("chromium", "chromium-browser", "google-chrome"),
+        CHROMIUM,
+        *FLAGS,
         *flags,
         "--remote-debugging-port=0",
         f"--user-data-dir={folder / 'profile'}",
