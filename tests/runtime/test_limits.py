@@ -191,6 +191,28 @@ def test_what_was_once_admitted_at_once_is_sent_at_once_again() -> None:
     assert at_once(limits, 103.6) == 0
 
 
+def test_who_holds_back_does_not_forget_what_was_admitted_at_once() -> None:
+    """Six at once were admitted, and a call every two seconds since. The refusal of more than that leaves the bucket as
+    large as it was; one of no more than is known to be admitted shows another bucket, learned from what is sent now."""
+    limits = RateLimits()
+    for _ in range(7):
+        limits.started(100.0)
+    limits.refused(started_s=100.0, load=0, retry_after_s=4.0, now_s=100.0)
+    learned = limits.rate_per_s(100.0)
+    assert learned is not None
+    for second in range(102, 260, 2):
+        assert limits.wait_s(float(second), in_flight_count=0) == 0.0
+        limits.started(float(second))
+    limits.refused(started_s=260.0, load=0, retry_after_s=4.0, now_s=260.0)
+    rate = limits.rate_per_s(260.0)
+    assert rate is not None
+    assert learned < rate
+    assert at_once(limits, 275.0) == 5
+    limits.started(340.0)
+    limits.refused(started_s=340.0, load=0, retry_after_s=4.0, now_s=340.0)
+    assert at_once(limits, 400.0) == 1
+
+
 def test_a_limit_by_the_second_is_not_sent_at_once() -> None:
     """Where no second admitted more than the mean one does, calls are sent evenly."""
     limits = RateLimits()

@@ -141,10 +141,13 @@ class RateLimits:
             admitted_per_s = self._guessed_per_s(now_s)
         else:
             admitted_per_s = self._admitted_per_s(max(1.0, 2.0 * retry_after_s), now_s)
+        known_per_s, most_per_s = self._rate_per_s, max(self._counts)
         self._rate_per_s = max(RATE_MIN_PER_S, self._lowered(admitted_per_s, now_s))
         self._refused_s = now_s
         self._admitted_since = 0
-        self._most_per_s = max(self._counts)
+        # What was once admitted at once is no less since we hold back, but where the limit is tighter than it was.
+        is_tighter = known_per_s is not None and self._rate_per_s < known_per_s
+        self._most_per_s = most_per_s if is_tighter else max(self._most_per_s, most_per_s)
         # But for the next call nothing is left of what may be sent at once.
         self._due_s = now_s + self._burst_s(self._rate_per_s) - 1.0 / self._rate_per_s
         if retry_after_s is None and self._allowance is None and load > 0:
