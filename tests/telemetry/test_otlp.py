@@ -10,7 +10,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import SpanKind
 from pointsman_server.telemetry import names, otlp
 from pointsman_server.telemetry.otlp import SpanEncoder, text, varint
-from pointsman_server.telemetry.span_record import AttributeValue, SpanEvent, SpanRecord, readable
+from pointsman_server.telemetry.span_record import (
+    AttributeValue,
+    EventShape,
+    FigureEvent,
+    SpanEvent,
+    SpanRecord,
+    readable,
+)
 from pointsman_server.telemetry.trace_context import TraceContext
 
 RESOURCE = {names.SERVICE_NAME: "pointsman", names.SERVICE_VERSION: "0.1.0"}
@@ -33,6 +40,11 @@ contexts = st.builds(
 )
 times = st.integers(0, 2**63 - 1)
 
+figures = st.floats(allow_nan=False)
+events = st.builds(SpanEvent, words, times, attributes) | st.builds(
+    FigureEvent, st.builds(EventShape, words, words, st.tuples(words, words)), times, words, st.tuples(figures, figures)
+).filter(lambda event: len(event.attributes) == 3)
+
 
 @st.composite
 def spans(draw: st.DrawFn) -> SpanRecord:
@@ -46,7 +58,7 @@ def spans(draw: st.DrawFn) -> SpanRecord:
         attributes=draw(attributes),
     )
     span.end_unix_ns = draw(times)
-    span.events = draw(st.lists(st.builds(SpanEvent, words, times, attributes), max_size=3))
+    span.events = draw(st.lists(events, max_size=3))
     span.is_error = draw(st.booleans())
     return span
 
