@@ -82,14 +82,9 @@ def delimited(tag: bytes, content: bytes) -> bytes:
     return tag + varint(len(content)) + content
 
 
-def utf_8(value: str) -> bytes:
-    """A text's bytes. Half of a surrogate pair, which UTF-8 has none for, becomes a question mark."""
-    return value.encode("utf-8", "replace")
-
-
 def text(tag: bytes, value: str) -> bytes:
-    """A field that holds a text."""
-    return delimited(tag, utf_8(value))
+    """A field that holds a text. Half of a surrogate pair, which UTF-8 has no bytes for, becomes a question mark."""
+    return delimited(tag, value.encode("utf-8", "replace"))
 
 
 class _AttributeEncoder:
@@ -112,12 +107,13 @@ class _AttributeEncoder:
 
     def encode(self, attributes: Attributes, pieces: list[bytes]) -> None:
         """Appends the fields of all attributes."""
+        before_text = self._before_text
         for key, value in attributes.items():
-            if type(value) is float:
+            if type(value) is str:
+                encoded = value.encode("utf-8", "replace")
+                pieces += (before_text[key, len(encoded)], encoded)
+            elif type(value) is float:
                 pieces += (self._before_double[key], _PACKED_DOUBLE.pack(value))
-            elif type(value) is str:
-                encoded = utf_8(value)
-                pieces += (self._before_text[key, len(encoded)], encoded)
             elif type(value) is int:
                 encoded = varint(value & _UINT64_MASK)
                 pieces += (self._before_int[key, len(encoded)], encoded)
