@@ -54,7 +54,7 @@ class Bench:
         clock_ids = [server.cpu_clock_id for server in self._servers]
         self._caller = stack.enter_context(Child(serve_caller, upstream_port, clock_ids, seed))
 
-    def round(self, number: int, *, count: int, settle_s: float) -> dict[Telling, Round]:
+    def round(self, number: int, *, count: int) -> dict[Telling, Round]:
         """Starts a server of each kind, which kind in which process changes from round to round, has each serve so many
         requests of each kind, one at a time, and ends them."""
         tellings = list(Telling)
@@ -64,7 +64,7 @@ class Bench:
         ports = [server.receive(START_TIMEOUT_S) for server in self._servers]
         self._caller.send([port for port, _ in ports])
         self._caller.receive(START_TIMEOUT_S)
-        samples = {case: self._samples(case, count=count, settle_s=settle_s) for case in CASES}
+        samples = {case: self._samples(case, count=count) for case in CASES}
         dropped_counts = [_dropped_count(metrics_port) for _, metrics_port in ports]
         ends_s = [self._end_s(server) for server in self._servers]
         return {
@@ -76,13 +76,13 @@ class Bench:
             for index, telling in enumerate(tellings)
         }
 
-    def _samples(self, case: Case, *, count: int, settle_s: float) -> list[Sample]:
+    def _samples(self, case: Case, *, count: int) -> list[Sample]:
         """What each server took, until the last span has been sent."""
         self._asked(Ask(case, WARM_UP_COUNT))
-        time.sleep(settle_s)
+        time.sleep(SETTLE_S)
         before_s = [server.cpu_s() for server in self._servers]
         met = self._asked(Ask(case, count))
-        time.sleep(settle_s)
+        time.sleep(SETTLE_S)
         return [
             Sample(cpu_s=server.cpu_s() - before, latencies_s=each.latencies_s, works_s=each.works_s)
             for server, before, each in zip(self._servers, before_s, met, strict=True)
@@ -134,7 +134,7 @@ def _table(telling: Telling, urls: dict[Manner, str]) -> str:
     )
 
 
-def measure(*, round_count: int, alone_round_count: int, count: int, seed: int, settle_s: float) -> Report:
+def measure(*, round_count: int, alone_round_count: int, count: int, seed: int) -> Report:
     """A whole run. Progress goes to stderr.
 
     Raises:
@@ -146,7 +146,7 @@ def measure(*, round_count: int, alone_round_count: int, count: int, seed: int, 
         alone_us = bench.alone_us(round_count=alone_round_count)
         rounds = []
         for number in range(round_count):
-            rounds.append(bench.round(number, count=count, settle_s=settle_s))
+            rounds.append(bench.round(number, count=count))
             print(f"round {number + 1} of {round_count}", file=sys.stderr)
     return report(rounds, alone_us, machine=machine, seed=seed)
 
@@ -159,7 +159,6 @@ def run(arguments: Sequence[str]) -> None:
         alone_round_count=1 if options.quick else ALONE_ROUND_COUNT,
         count=QUICK_COUNT if options.quick else options.count,
         seed=options.seed,
-        settle_s=0.0 if options.quick else SETTLE_S,
     )
     print(found.markdown())
     out: Path | None = options.out or (None if options.quick else RESULTS)
