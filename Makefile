@@ -132,7 +132,7 @@ bench-overhead: $(STAMP) ## Measures what Route and Complete cost, beside a bare
 	@$(BIN)/python benchmarks/overhead.py $(ARGS)
 
 .PHONY: bench-telemetry
-bench-telemetry: $(STAMP) ## Measures what traces and metrics cost a request, with collectors that are well, slow, frozen and dead; five minutes.
+bench-telemetry: $(STAMP) ## Measures what traces and metrics cost a request, with collectors that are well, slow, frozen and dead; eight minutes of idle cores.
 	@$(BIN)/python -m benchmarks.telemetry $(ARGS)
 
 .PHONY: bench-quality

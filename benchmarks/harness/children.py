@@ -37,7 +37,8 @@ class Child:
     def __enter__(self) -> Self:
         self._process.start()
         self._their_pipe.close()
-        self._clock_id = _cpu_clock_id(self._process.pid)
+        self.cpu_clock_id = _cpu_clock_id(self._process.pid)
+        """The clock of `cpu_s`, for other processes that want to read it."""
         return self
 
     def __exit__(
@@ -58,7 +59,7 @@ class Child:
     def cpu_s(self) -> float:
         """User and system time of all its threads so far, those that have ended included; to the nanosecond, where
         /proc/PID/stat counts in hundredths of a second."""
-        return time.clock_gettime(self._clock_id)
+        return time.clock_gettime(self.cpu_clock_id)
 
     def send(self, message: object) -> None:
         """Hands it something."""

@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import argparse
-import random
 import re
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 
 import httpx
 from pointsman_server.telemetry.setup import TelemetrySettings
 
 from benchmarks.harness.cases import Case
 from benchmarks.harness.children import Child
-from benchmarks.harness.load import Order, Ports, serve_load
 from benchmarks.harness.machine import ROOT, this_machine
-from benchmarks.harness.report import Sample
 from benchmarks.harness.upstream import serve_upstream
 from benchmarks.telemetry.alone import serve_alone
+from benchmarks.telemetry.caller import WARM_UP_COUNT, Ask, Met, serve_caller
 from benchmarks.telemetry.cases import ALONE, SPANS_BY_SDK, TELLINGS, Telling
 from benchmarks.telemetry.collector import Manner
-from benchmarks.telemetry.report import End, Report, report
+from benchmarks.telemetry.report import Report, Round, Sample, report
 from benchmarks.telemetry.servers import DEAD_URL, serve_collector, serve_telling
 
 RESULTS = ROOT / "benchmarks" / "results"
 CASES = (Case.ROUTE, Case.COMPLETE_1)
-CONCURRENCY = 8
-SLICE_COUNT = 64
-"""Requests that one server gets before it is the next one's turn: so few that whatever else the machine does meets all."""
+COUNT = 600
+"""Requests of each kind to each server in a round: with eight rounds the slowest hundredth are 48."""
+ROUND_COUNT = len(Telling)
+"""In so many rounds each process is each kind of server once, and whatever makes it faster than others meets all kinds."""
+ALONE_ROUND_COUNT = 15
 START_TIMEOUT_S = 300.0
-"""For seven servers on a small machine."""
+"""For eight servers on a small machine."""
+SECONDS_PER_REQUEST_MAX = 1.0
+"""A machine that takes longer has nothing to say."""
 SETTLE_S = 1.5
 """After the requests, until the last of their spans have been sent, which counts too."""
-SECONDS_MAX = 60.0
-"""Ends a slice on a machine that is too slow for it."""
-WARM_UP_COUNT = 200
 QUICK_COUNT = 16
 _DROPPED = re.compile(r"^pointsman_telemetry_spans_dropped_total (\d+)$", re.MULTILINE)
 
@@ -52,71 +50,78 @@ class Bench:
         urls = {manner: stack.enter_context(Child(serve_collector, manner)) for manner in Manner}
         self._url_by_manner = {manner: str(child.receive(START_TIMEOUT_S)) for manner, child in urls.items()}
         self._alone = stack.enter_context(Child(serve_alone))
-        self._servers = {
-            telling: stack.enter_context(Child(serve_telling, upstream_port, _table(telling, self._url_by_manner)))
-            for telling in Telling
-        }
-        self._loads: dict[Telling, Child] = {}
-        self._metrics_ports: dict[Telling, int] = {}
-        for telling, server in self._servers.items():
-            port, self._metrics_ports[telling] = server.receive(START_TIMEOUT_S)
-            ports = Ports(bare=port, bare_uvloop=port, router=port, upstream=upstream_port)
-            self._loads[telling] = stack.enter_context(Child(serve_load, ports, seed))
+        self._servers = [stack.enter_context(Child(serve_telling, upstream_port)) for _ in Telling]
+        clock_ids = [server.cpu_clock_id for server in self._servers]
+        self._caller = stack.enter_context(Child(serve_caller, upstream_port, clock_ids, seed))
 
-    def prepare_round(self) -> None:
-        """Gives each server fresh runtime data of every endpoint."""
-        for load in self._loads.values():
-            load.send(None)
-            load.receive(START_TIMEOUT_S)
-
-    def samples(self, order: Order, *, slice_count: int, settle_s: float, rng: random.Random) -> dict[Telling, Sample]:
-        """Has each server serve so many slices of requests, in turns whose order changes, and what they cost each, until
-        the last span has been sent."""
-        latencies_s: dict[Telling, list[float]] = {telling: [] for telling in Telling}
-        before_s = {telling: server.cpu_s() for telling, server in self._servers.items()}
-        for _ in range(slice_count):
-            for telling in rng.sample(list(Telling), k=len(Telling)):
-                self._loads[telling].send(order)
-                latencies_s[telling] += self._loads[telling].receive(order.seconds_max + START_TIMEOUT_S)
-        time.sleep(settle_s)
+    def round(self, number: int, *, count: int) -> dict[Telling, Round]:
+        """Starts a server of each kind, which kind in which process changes from round to round, has each serve so many
+        requests of each kind, one at a time, and ends them."""
+        tellings = list(Telling)
+        tellings = tellings[number % len(tellings) :] + tellings[: number % len(tellings)]
+        for telling, server in zip(tellings, self._servers, strict=True):
+            server.send(_table(telling, self._url_by_manner))
+        ports = [server.receive(START_TIMEOUT_S) for server in self._servers]
+        self._caller.send([port for port, _ in ports])
+        self._caller.receive(START_TIMEOUT_S)
+        samples = {case: self._samples(case, count=count) for case in CASES}
+        dropped_counts = [_dropped_count(metrics_port) for _, metrics_port in ports]
+        ends_s = [self._end_s(server) for server in self._servers]
         return {
-            telling: Sample(cpu_s=server.cpu_s() - before_s[telling], latencies_s=tuple(latencies_s[telling]))
-            for telling, server in self._servers.items()
+            telling: Round(
+                samples={case: samples[case][index] for case in CASES},
+                dropped_span_count=dropped_counts[index],
+                shutdown_s=ends_s[index],
+            )
+            for index, telling in enumerate(tellings)
         }
 
-    def alone_us(self, *, round_count: int) -> dict[str, float]:
-        """CPU time of what telemetry does for one request, in a process that does nothing else, by what is told."""
-        found: dict[str, list[float]] = {**{telling.value: [] for telling in ALONE}, SPANS_BY_SDK: []}
+    def _samples(self, case: Case, *, count: int) -> list[Sample]:
+        """What each server took, until the last span has been sent."""
+        self._asked(Ask(case, WARM_UP_COUNT))
+        time.sleep(SETTLE_S)
+        before_s = [server.cpu_s() for server in self._servers]
+        met = self._asked(Ask(case, count))
+        time.sleep(SETTLE_S)
+        return [
+            Sample(cpu_s=server.cpu_s() - before, latencies_s=each.latencies_s, works_s=each.works_s)
+            for server, before, each in zip(self._servers, before_s, met, strict=True)
+        ]
+
+    def _asked(self, ask: Ask) -> list[Met]:
+        self._caller.send(ask)
+        met: list[Met] = self._caller.receive(START_TIMEOUT_S + ask.count * len(Telling) * SECONDS_PER_REQUEST_MAX)
+        return met
+
+    @staticmethod
+    def _end_s(server: Child) -> float:
+        server.send(None)
+        seconds: float = server.receive(START_TIMEOUT_S)
+        return seconds
+
+    def alone_us(self, *, round_count: int) -> dict[str, list[float]]:
+        """CPU time of what telemetry does for one request, in a process that does nothing else, by what is told; of each
+        round, in which all take turns."""
+        asked: dict[str, TelemetrySettings | str] = {}
+        for telling in ALONE:
+            spec = TELLINGS[telling]
+            url = None if spec is None or spec.collector is None else self._url_by_manner[spec.collector]
+            ratio = 0.0 if spec is None else spec.sample_ratio
+            asked[telling.value] = TelemetrySettings(otlp_endpoint=url, sample_ratio=ratio)
+        asked[SPANS_BY_SDK] = self._url_by_manner[Manner.PROMPT]
+        found: dict[str, list[float]] = {what: [] for what in asked}
         for _ in range(round_count):
-            for telling in ALONE:
-                spec = TELLINGS[telling]
-                assert spec is not None
-                assert spec.collector is not None
-                settings = TelemetrySettings(
-                    otlp_endpoint=self._url_by_manner[spec.collector], sample_ratio=spec.sample_ratio
-                )
-                self._alone.send(settings)
-                found[telling.value].append(self._alone.receive(START_TIMEOUT_S) * 1e6)
-            self._alone.send(self._url_by_manner[Manner.PROMPT])
-            found[SPANS_BY_SDK].append(self._alone.receive(START_TIMEOUT_S) * 1e6)
-        return {telling: median(each) for telling, each in found.items()}
+            for what, each in asked.items():
+                self._alone.send(each)
+                found[what].append(self._alone.receive(START_TIMEOUT_S) * 1e6)
+        return found
 
-    def end(self) -> dict[Telling, End]:
-        """Ends each server, and how long that took."""
-        ends = {}
-        for telling, server in self._servers.items():
-            dropped = self._dropped_count(telling)
-            started_s = time.perf_counter()
-            server.__exit__(None, None, None)
-            ends[telling] = End(shutdown_s=time.perf_counter() - started_s, dropped_span_count=dropped)
-        return ends
 
-    def _dropped_count(self, telling: Telling) -> int:
-        port = self._metrics_ports[telling]
-        if not port:
-            return 0
-        found = _DROPPED.search(httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text)
-        return 0 if found is None else int(found[1])
+def _dropped_count(metrics_port: int) -> int:
+    if not metrics_port:
+        return 0
+    found = _DROPPED.search(httpx.get(f"http://127.0.0.1:{metrics_port}/metrics", trust_env=False).text)
+    return 0 if found is None else int(found[1])
 
 
 def _table(telling: Telling, urls: dict[Manner, str]) -> str:
@@ -129,37 +134,21 @@ def _table(telling: Telling, urls: dict[Manner, str]) -> str:
     )
 
 
-def measure(*, round_count: int, slice_count: int, count: int, seed: int, settle_s: float) -> Report:
+def measure(*, round_count: int, alone_round_count: int, count: int, seed: int) -> Report:
     """A whole run. Progress goes to stderr.
 
     Raises:
         ChildError: a process failed; what it says of it stands on stderr.
     """
     machine = this_machine()
-    rng = random.Random(seed)
-    samples: dict[tuple[Case, Telling], list[Sample]] = {(case, telling): [] for case in CASES for telling in Telling}
-
     with ExitStack() as stack:
         bench = Bench(stack, seed=seed)
-        bench.prepare_round()
-        for case in CASES:
-            bench.samples(
-                _order(case, WARM_UP_COUNT if count > QUICK_COUNT else 1), slice_count=1, settle_s=0.0, rng=rng
-            )
-        alone_us = bench.alone_us(round_count=round_count)
-        for number in range(1, round_count + 1):
-            bench.prepare_round()
-            for case in CASES:
-                found = bench.samples(_order(case, count), slice_count=slice_count, settle_s=settle_s, rng=rng)
-                for telling, sample in found.items():
-                    samples[case, telling].append(sample)
-            print(f"round {number} of {round_count}", file=sys.stderr)
-        ends = bench.end()
-    return report(samples, ends, alone_us, machine=machine, seed=seed, concurrency=CONCURRENCY)
-
-
-def _order(case: Case, count: int) -> Order:
-    return Order(case=case, concurrency=CONCURRENCY, count_max=count, seconds_max=SECONDS_MAX)
+        alone_us = bench.alone_us(round_count=alone_round_count)
+        rounds = []
+        for number in range(round_count):
+            rounds.append(bench.round(number, count=count))
+            print(f"round {number + 1} of {round_count}", file=sys.stderr)
+    return report(rounds, alone_us, machine=machine, seed=seed)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -167,10 +156,9 @@ def run(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(arguments)
     found = measure(
         round_count=1 if options.quick else options.rounds,
-        slice_count=1 if options.quick else options.slices,
-        count=QUICK_COUNT if options.quick else SLICE_COUNT,
+        alone_round_count=1 if options.quick else ALONE_ROUND_COUNT,
+        count=QUICK_COUNT if options.quick else options.count,
         seed=options.seed,
-        settle_s=0.0 if options.quick else SETTLE_S,
     )
     print(found.markdown())
     out: Path | None = options.out or (None if options.quick else RESULTS)
@@ -185,9 +173,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.telemetry", description="What traces and metrics cost a request, in CPU and time."
     )
-    parser.add_argument("--rounds", type=_positive_int, default=5, metavar="N", help="interleaved rounds (5)")
     parser.add_argument(
-        "--slices", type=_positive_int, default=10, metavar="N", help="of 64 requests for each case in each round (10)"
+        "--rounds",
+        type=_positive_int,
+        default=ROUND_COUNT,
+        metavar="N",
+        help=f"rounds, best a multiple of {ROUND_COUNT} ({ROUND_COUNT})",
+    )
+    parser.add_argument(
+        "--count",
+        type=_positive_int,
+        default=COUNT,
+        metavar="N",
+        help=f"requests of each kind to each server in a round ({COUNT})",
     )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of prompts and order (1)")
     parser.add_argument(

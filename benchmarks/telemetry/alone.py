@@ -1,6 +1,6 @@
 """What telemetry takes by itself: everything that one request has it do, in a process that does nothing else.
 
-Beside the figures of whole servers, which differ by what else the machine does, this one is steady.
+Whole servers take ten times as long for the rest of a request, and that differs from second to second; this is steady.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ class Telling(StrEnum):
 
     OFF = "off"
     SAMPLED = "all traces"
+    SAMPLED_TOO = "all traces, once more"
+    """The same again: by how much its figures differ, a run can't tell."""
     HUNDREDTH = "1 % of the traces"
     METRICS = "no traces"
     SLOW = "all traces, slow collector"
@@ -32,6 +34,7 @@ class TellingSpec:
 TELLINGS: dict[Telling, TellingSpec | None] = {
     Telling.OFF: None,
     Telling.SAMPLED: TellingSpec(1.0, Manner.PROMPT),
+    Telling.SAMPLED_TOO: TellingSpec(1.0, Manner.PROMPT),
     Telling.HUNDREDTH: TellingSpec(0.01, Manner.PROMPT),
     Telling.METRICS: TellingSpec(0.0, Manner.PROMPT),
     Telling.SLOW: TellingSpec(1.0, Manner.SLOW),
@@ -43,13 +46,12 @@ TELLINGS: dict[Telling, TellingSpec | None] = {
 CPU_BARS_US = {Telling.SAMPLED: 350.0, Telling.HUNDREDTH: 50.0, Telling.METRICS: 50.0}
 """What telling may cost a request at most, in CPU time of the server, export included."""
 CPU_AIMS_US = {Telling.SAMPLED: 150.0}
-ALONE = tuple(CPU_BARS_US)
-"""Also measured in a process of their own."""
+ALONE = (Telling.OFF, *CPU_BARS_US)
+"""Also measured by itself."""
 SPANS_BY_SDK = "the same spans by OpenTelemetry's SDK, without metrics"
 """Measured there for comparison."""
 P99_RATIO_MAX = 1.05
 """By how much a collector that fails may slow down the slowest hundredth of the requests, beside one that does not."""
 FAILING = (Telling.SLOW, Telling.FROZEN, Telling.DEAD)
 SHUTDOWN_S_MAX = 3.5
-"""By how much longer a server may take to end than one that tells nothing: what the last exports are given, and the half
-second that ending their thread and the process may take."""
+"""How long a server may take to end: what the last exports are given, and half a second for all the rest."""

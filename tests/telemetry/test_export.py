@@ -8,7 +8,14 @@ import pytest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData, NumberDataPoint
 from opentelemetry.trace import SpanKind
 from pointsman_server.telemetry import names
-from pointsman_server.telemetry.export import SPAN_BATCH_COUNT_MAX, OtlpExport, SpanQueue
+from pointsman_server.telemetry.export import (
+    EXPORT_PAUSE_S_MAX,
+    SPAN_BATCH_COUNT_MAX,
+    SPAN_EXPORT_INTERVAL_S,
+    OtlpExport,
+    SpanQueue,
+    next_wait_s,
+)
 from pointsman_server.telemetry.otlp import SpanEncoder
 from pointsman_server.telemetry.setup import Telemetry, TelemetrySettings, configure_telemetry
 from pointsman_server.telemetry.span_record import SpanRecord
@@ -98,6 +105,14 @@ def test_what_a_collector_does_not_take_is_counted_and_told_once(
         assert not export._thread.is_alive()
     assert (queue.sent_count, queue.dropped_count) == (0, 3)
     assert [record.levelname for record in caplog.records if record.name == "pointsman"] == ["WARNING"]
+
+
+def test_a_collector_that_takes_nothing_is_called_more_rarely() -> None:
+    """Each failure doubles the time to the next try, up to a bound; the first success is as if there had been none."""
+    waits_s = [SPAN_EXPORT_INTERVAL_S]
+    for taken in (True, False, False, False, False, True, False):
+        waits_s.append(next_wait_s(waits_s[-1], taken=taken))
+    assert waits_s == [1.0, 1.0, 2.0, 4.0, 8.0, EXPORT_PAUSE_S_MAX, 1.0, 2.0]
 
 
 def test_a_shutdown_does_not_wait_for_a_frozen_collector() -> None:

@@ -28,7 +28,7 @@ def collected() -> MetricsData | None:
     registry.counter("points.cost", "USD", "What\nit cost.").add(1.5, (("points.endpoint", NAME),))
     durations = registry.histogram("points.duration", "s", "How long.", (0.1, 1.0))
     durations.record(0.05, ())
-    durations.record(0.5, (), example=TraceContext(0xABC, 0xDEF, is_sampled=True))
+    durations.at(()).record(0.5, TraceContext(0xABC, 0xDEF, is_sampled=True))
     durations.record(7.0, ())
     registry.observed("points.in_flight", "{call}", "Now.").reading = lambda: [((), 3)]
     return registry.collect()

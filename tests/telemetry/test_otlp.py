@@ -10,7 +10,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import SpanKind
 from pointsman_server.telemetry import names, otlp
 from pointsman_server.telemetry.otlp import SpanEncoder, text, varint
-from pointsman_server.telemetry.span_record import SpanEvent, SpanRecord, readable
+from pointsman_server.telemetry.span_record import (
+    AttributeValue,
+    EventShape,
+    FigureEvent,
+    SpanEvent,
+    SpanRecord,
+    readable,
+)
 from pointsman_server.telemetry.trace_context import TraceContext
 
 RESOURCE = {names.SERVICE_NAME: "pointsman", names.SERVICE_VERSION: "0.1.0"}
@@ -33,6 +40,11 @@ contexts = st.builds(
 )
 times = st.integers(0, 2**63 - 1)
 
+figures = st.floats(allow_nan=False)
+events = st.builds(SpanEvent, words, times, attributes) | st.builds(
+    FigureEvent, st.builds(EventShape, words, words, st.tuples(words, words)), times, words, st.tuples(figures, figures)
+).filter(lambda event: len(event.attributes) == 3)
+
 
 @st.composite
 def spans(draw: st.DrawFn) -> SpanRecord:
@@ -46,7 +58,7 @@ def spans(draw: st.DrawFn) -> SpanRecord:
         attributes=draw(attributes),
     )
     span.end_unix_ns = draw(times)
-    span.events = draw(st.lists(st.builds(SpanEvent, words, times, attributes), max_size=3))
+    span.events = draw(st.lists(events, max_size=3))
     span.is_error = draw(st.booleans())
     return span
 
@@ -76,10 +88,13 @@ def test_what_utf_8_can_not_hold_does_no_harm() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    """However many different values come by, no more than so many of their encodings are kept."""
+    """However many different keys and values come by, no more than so many of their encodings are kept."""
     encoder = SpanEncoder(RESOURCE)
     context = TraceContext(1, 2, is_sampled=True)
     for number in range(2 * otlp.MEMO_COUNT_MAX):
-        span = SpanRecord("s", context, None, SpanKind.INTERNAL, start_unix_ns=1, attributes={"key": str(number)})
+        about: dict[str, AttributeValue] = {f"key{number}": "a", "key": (str(number),)}
+        span = SpanRecord(f"s{number}", context, None, SpanKind.INTERNAL, start_unix_ns=1, attributes=about)
         assert str(number).encode() in encoder.span(span)
-    assert len(encoder._attributes._texts) <= otlp.MEMO_COUNT_MAX
+    attributes = encoder._attributes
+    for memo in (encoder._names, attributes._before_text, attributes._others):
+        assert 0 < len(memo) <= otlp.MEMO_COUNT_MAX

@@ -48,7 +48,7 @@ def test_a_figure_refers_to_the_last_recorded_span_of_each_bucket() -> None:
     registry = a_registry()
     histogram = registry.histogram("h", "s", "", (1.0,))
     for value, example in ((0.25, SPAN), (0.5, SPAN), (0.75, None), (5.0, SPAN._replace(trace_id=2))):
-        histogram.record(value, KEY, example=example)
+        histogram.at(KEY).record(value, example)
     (point,) = histogram_points(registry)
     assert [(each.value, each.trace_id, each.span_id) for each in point.exemplars] == [(0.5, 0xABC, 0xDEF), (5.0, 2, 0xDEF)]  # fmt: skip
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from threading import Event, Thread
 from time import monotonic
 
+import grpc
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -29,9 +30,22 @@ SPAN_QUEUE_COUNT_MAX = 8192
 SPAN_BATCH_COUNT_MAX = 512
 """Spans in one message: a third of a megabyte, well below gRPC's 4 MiB."""
 SPAN_EXPORT_INTERVAL_S = 1.0
-"""How long a span waits for others, at most."""
+"""How long a span waits for others, at most, while the collector takes them."""
+EXPORT_PAUSE_S_MAX = 8.0
+"""How long a collector that takes nothing is left alone, at most. To call in vain takes as much as some requests do."""
 METRIC_EXPORT_INTERVAL_S = 15.0
 """How old the figures on a dashboard are, at most."""
+
+TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+
+class _EncodedTraceService:
+    """The collector's service, called with messages that are bytes already."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self.Export: grpc.UnaryUnaryMultiCallable[bytes, ExportTraceServiceResponse] = channel.unary_unary(
+            TRACE_EXPORT, None, ExportTraceServiceResponse.FromString
+        )
 
 
 class _EncodedSpanExporter(OTLPSpanExporter):
@@ -44,11 +58,16 @@ class _EncodedSpanExporter(OTLPSpanExporter):
         """Whether the collector took an ExportTraceServiceRequest."""
         return self._export([request]) is SpanExportResult.SUCCESS  # type: ignore[list-item]  # see _translate_data
 
-    def _translate_data(self, data: Sequence[object]) -> ExportTraceServiceRequest:
+    def _initialize_channel_and_stub(self) -> None:
+        """What the exporter calls to connect, and to do so anew."""
+        super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
+        self._client = _EncodedTraceService(self._channel)  # type: ignore[assignment, arg-type]  # None in types alone
+
+    def _translate_data(self, data: Sequence[object]) -> bytes:  # type: ignore[override]  # what its client is given
         """What the exporter calls to make a message of what it was given."""
         (request,) = data
         assert isinstance(request, bytes)
-        return ExportTraceServiceRequest.FromString(request)
+        return request
 
 
 class SpanQueue:
@@ -94,7 +113,7 @@ class SpanQueue:
 
 
 class OtlpExport:
-    """Sends spans every second and metrics every 15, from a thread of its own."""
+    """Sends spans every second and metrics every 15, from a thread of its own; more rarely where they are not taken."""
 
     def __init__(
         self, endpoint: str, spans: SpanQueue, collect: Callable[[], MetricsData | None] | None, *, timeout_s: float
@@ -133,8 +152,9 @@ class OtlpExport:
 
     def _run(self) -> None:
         metrics_due_s = monotonic() + METRIC_EXPORT_INTERVAL_S
-        while not self._stopping.wait(SPAN_EXPORT_INTERVAL_S):
-            self._send_spans()
+        wait_s = SPAN_EXPORT_INTERVAL_S
+        while not self._stopping.wait(wait_s):
+            wait_s = next_wait_s(wait_s, taken=self._send_spans())
             if monotonic() >= metrics_due_s:
                 self._send_metrics()
                 metrics_due_s = monotonic() + METRIC_EXPORT_INTERVAL_S
@@ -143,14 +163,15 @@ class OtlpExport:
         for exporter in self.exporters:
             exporter.shutdown(timeout_millis=0.0)
 
-    def _send_spans(self) -> None:
-        """What waits now; after a failure the rest stays, as far as there is room."""
+    def _send_spans(self) -> bool:
+        """What waits now; after a failure the rest stays, as far as there is room. Whether there was none."""
         while (request := self._spans.take()) is not None:
             taken = self._span_exporter.send(request)
             self._spans.settle(taken=taken)
             self._tell("spans", taken=taken)
             if not taken:
-                return
+                return False
+        return True
 
     def _send_metrics(self) -> None:
         collected = None if self._collect is None else self._collect()
@@ -166,6 +187,11 @@ class OtlpExport:
         elif not taken and signal not in self._untaken:
             self._untaken.add(signal)
             logger.warning("the collector does not take %s, which are dropped for now", signal)
+
+
+def next_wait_s(wait_s: float, *, taken: bool) -> float:
+    """After waiting so long and sending: how long to wait before the next time. Each failure doubles it."""
+    return min(2.0 * wait_s, EXPORT_PAUSE_S_MAX) if not taken else SPAN_EXPORT_INTERVAL_S
 
 
 class ReadableSink:

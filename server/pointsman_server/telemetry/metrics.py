@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias, TypeVar
 
 from pointsman_server.chat import Usage
-from pointsman_server.decision.types import BreakerState, Decision, Endpoint, RuntimeSnapshot
+from pointsman_server.decision.types import BreakerState, Decision, DecisionReason, Endpoint, RuntimeSnapshot
 from pointsman_server.telemetry import names
+from pointsman_server.telemetry.memo import Memo
 from pointsman_server.telemetry.regret import Seen, candidate_of, expected_regret, seen_regret
-from pointsman_server.telemetry.series import CounterSeries, Key, Registry
-from pointsman_server.telemetry.spans import PhaseTime
+from pointsman_server.telemetry.series import SERIES_COUNT_MAX, CounterSeries, Distribution, Key, Registry
+from pointsman_server.telemetry.spans import Phase
 from pointsman_server.telemetry.trace_context import TraceContext
 
 CALL_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -38,6 +40,13 @@ RATIO_BUCKETS = (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 
 """Seen by expected: finest where they agree, and alike on both sides."""
 REGRET_BUCKETS = (0.0, 0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """A point of quality is 0.01 under the default preference; near-ties are closer than that."""
+
+_DecisionKey: TypeAlias = tuple[str, str, DecisionReason | None, str | None]
+"""Router, the router whose split had it decide (empty: none), reason, chosen endpoint."""
+_AnswerKey: TypeAlias = tuple[str, str, str]
+"""Router, the router whose split had it decide (empty: none), endpoint."""
+_KeyT = TypeVar("_KeyT")
+_SeriesT = TypeVar("_SeriesT")
 
 
 class HedgeResult(StrEnum):
@@ -61,12 +70,7 @@ class Metrics:
     def served(self, method: str, *, status: str, duration_s: float, example: TraceContext | None = None) -> None:
         """A call of a method of our service ended with this gRPC status, by its name."""
         if self._instruments is not None:
-            key = (
-                (names.RPC_SYSTEM_NAME, names.RPC_SYSTEM_GRPC),
-                (names.RPC_METHOD, method),
-                (names.RPC_RESPONSE_STATUS_CODE, status),
-            )
-            self._instruments.calls.record(duration_s, key, example=example)
+            self._instruments.of_call[method, status].record(duration_s, example)
 
     def decided(
         self,
@@ -74,28 +78,30 @@ class Metrics:
         shadows: Sequence[Decision] = (),
         *,
         duration_s: float,
-        phases: Sequence[PhaseTime] = (),
+        phases: Sequence[Phase] = (),
         example: TraceContext | None = None,
     ) -> None:
         """A decision was made, for or against; `shadows` decided beside it."""
         instruments = self._instruments
         if instruments is None:
             return
-        router = ((names.ROUTER_NAME, decision.router_name),)
-        instruments.routing.record(duration_s, router, example=example)
+        chosen = decision.chosen
+        series = instruments.of_decision[
+            decision.router_name,
+            decision.assignment.split_name,
+            decision.reason,
+            None if chosen is None else chosen.endpoint.name,
+        ]
+        series.routing.record(duration_s, example)
+        series.decisions.add(1)
         for phase in phases:
-            instruments.phases.record(phase.duration_s, ((names.ROUTING_PHASE, phase.name),))
-        chosen, reason = decision.chosen, decision.reason
-        choice: Key = ((names.DECISION_REASON, names.REASON_NONE_ELIGIBLE if reason is None else reason.value),)
-        if chosen is not None:
-            choice += ((names.ENDPOINT, chosen.endpoint.name),)
-        instruments.decisions.add(1, _router_key(decision) + choice)
+            instruments.of_phase[phase.name].record(phase.duration_s)
         # Who was rejected stands behind all others: where the last one was not, nobody was.
         if decision.candidates and decision.candidates[-1].rejections:
             _count_rejections(instruments.rejections, decision)
         regret = expected_regret(decision)
         if regret is not None:
-            instruments.forecasts.regret_expected.record(regret, router)
+            series.regret.record(regret)
         for shadow in shadows:
             instruments.shadows.compare(decision, shadow)
 
@@ -103,31 +109,33 @@ class Metrics:
         """An attempt that carried out this decision used so many tokens, and cost so much as far as prices are known."""
         if self._instruments is None:
             return
-        key = (*_router_key(decision), (names.ENDPOINT, endpoint.name))
-        for token_type, count in _counts(usage):
-            self._instruments.router_tokens.add(count, (*key, (names.GEN_AI_TOKEN_TYPE, token_type)))
+        series = self._instruments.of_answer[_answer(decision, endpoint)]
+        if usage.input_token_count is not None:
+            series.input_tokens.add(usage.input_token_count)
+        if usage.output_token_count is not None:
+            series.output_tokens.add(usage.output_token_count)
         if cost_usd is not None:
-            self._instruments.router_cost.add(cost_usd, key)
+            series.cost.add(cost_usd)
 
     def answered(self, decision: Decision, endpoint: Endpoint, seen: Seen) -> None:
         """An endpoint gave its whole answer: what the decision expected of it is held against what was seen."""
         candidate = None if self._instruments is None else candidate_of(decision, endpoint)
         if self._instruments is None or candidate is None:
             return
-        key = ((names.ENDPOINT, endpoint.name),)
+        series = self._instruments.of_answer[_answer(decision, endpoint)]
         expected_s = None if candidate.ttft_s is None else candidate.ttft_s.mean
         if seen.ttft_s is not None and expected_s:
-            self._instruments.forecasts.ttft.record(seen.ttft_s / expected_s, key)
+            series.ttft_ratio.record(seen.ttft_s / expected_s)
         if seen.cost_usd is not None and candidate.cost_usd:
-            self._instruments.forecasts.cost.record(seen.cost_usd / candidate.cost_usd, key)
+            series.cost_ratio.record(seen.cost_usd / candidate.cost_usd)
         regret = seen_regret(decision, candidate, seen)
         if regret is not None:
-            self._instruments.forecasts.regret_seen.record(regret, ((names.ROUTER_NAME, decision.router_name),))
+            series.regret.record(regret)
 
     def first_token(self, endpoint: Endpoint, *, ttft_s: float, example: TraceContext | None = None) -> None:
         """An attempt's first token came after `ttft_s`."""
         if self._instruments is not None:
-            self._instruments.ttft.record(ttft_s, _endpoint_key(endpoint), example=example)
+            self._instruments.of_attempt[endpoint.model, endpoint.provider].ttft.record(ttft_s, example)
 
     def attempted(
         self,
@@ -150,15 +158,17 @@ class Metrics:
         instruments = self._instruments
         if instruments is None:
             return
-        key = _endpoint_key(endpoint)
-        for token_type, count in _counts(usage):
-            instruments.tokens.record(count, (*key, (names.GEN_AI_TOKEN_TYPE, token_type)))
+        series = instruments.of_attempt[endpoint.model, endpoint.provider]
+        if usage.input_token_count is not None:
+            series.input_tokens.record(usage.input_token_count)
+        if usage.output_token_count is not None:
+            series.output_tokens.record(usage.output_token_count)
         if cost_usd is not None:
-            instruments.cost.add(cost_usd, key)
+            series.cost.add(cost_usd)
         if inter_token_latency_s is not None:
-            instruments.gaps.record(inter_token_latency_s, key)
+            series.gap.record(inter_token_latency_s)
         if error_type is not None:
-            instruments.failures.add(1, (*key, (names.ERROR_TYPE, error_type)))
+            instruments.failures.add(1, (*_endpoint_key(endpoint), (names.ERROR_TYPE, error_type)))
 
     def hedged(self, endpoint: Endpoint, result: HedgeResult) -> None:
         """An attempt at this endpoint was slow, and a second one was made beside it."""
@@ -204,8 +214,7 @@ class Metrics:
         instruments = self._instruments
         if instruments is None:
             return
-        asked = ((names.ROUTER_ASKED, split_name),) if split_name else ()
-        key = ((names.ROUTER_NAME, router_name), *asked, (names.ENDPOINT, endpoint_name))
+        key = (*_router_key(router_name, split_name), (names.ENDPOINT, endpoint_name))
         instruments.outcomes.add(1, key)
         if quality is not None:
             instruments.quality.record(quality, key)
@@ -296,6 +305,67 @@ class _Instruments:
         self.shadows = _ShadowInstruments(registry)
         self.forecasts = _ForecastInstruments(registry)
         self.state = _StateInstruments(registry)
+        # What every request records, by what tells its series apart: two dozen values, for one look-up per event.
+        self.of_call: Memo[tuple[str, str], Distribution] = _memo(lambda call: self.calls.at(_call_key(*call)))
+        self.of_phase: Memo[str, Distribution] = _memo(lambda name: self.phases.at(((names.ROUTING_PHASE, name),)))
+        self.of_decision: Memo[_DecisionKey, _DecisionSeries] = _memo(lambda key: _DecisionSeries(self, *key))
+        self.of_answer: Memo[_AnswerKey, _AnswerSeries] = _memo(lambda key: _AnswerSeries(self, *key))
+        self.of_attempt: Memo[tuple[str, str], _AttemptSeries] = _memo(
+            lambda model_provider: _AttemptSeries(self, Endpoint(*model_provider))
+        )
+
+
+class _DecisionSeries:
+    """What is recorded of the decisions of a router that were alike."""
+
+    __slots__ = ("decisions", "regret", "routing")
+
+    def __init__(
+        self,
+        instruments: _Instruments,
+        router_name: str,
+        split_name: str,
+        reason: DecisionReason | None,
+        endpoint_name: str | None,
+    ) -> None:
+        router = ((names.ROUTER_NAME, router_name),)
+        choice: Key = ((names.DECISION_REASON, names.REASON_NONE_ELIGIBLE if reason is None else reason.value),)
+        if endpoint_name is not None:
+            choice += ((names.ENDPOINT, endpoint_name),)
+        self.routing = instruments.routing.at(router)
+        self.decisions = instruments.decisions.at(_router_key(router_name, split_name) + choice)
+        self.regret = instruments.forecasts.regret_expected.at(router)
+
+
+class _AnswerSeries:
+    """What is recorded of the attempts at an endpoint that carry out a router's decisions."""
+
+    __slots__ = ("cost", "cost_ratio", "input_tokens", "output_tokens", "regret", "ttft_ratio")
+
+    def __init__(self, instruments: _Instruments, router_name: str, split_name: str, endpoint_name: str) -> None:
+        endpoint = (names.ENDPOINT, endpoint_name)
+        key = (*_router_key(router_name, split_name), endpoint)
+        tokens, forecasts = instruments.router_tokens, instruments.forecasts
+        self.input_tokens = tokens.at((*key, (names.GEN_AI_TOKEN_TYPE, names.TOKEN_TYPE_INPUT)))
+        self.output_tokens = tokens.at((*key, (names.GEN_AI_TOKEN_TYPE, names.TOKEN_TYPE_OUTPUT)))
+        self.cost = instruments.router_cost.at(key)
+        self.ttft_ratio = forecasts.ttft.at((endpoint,))
+        self.cost_ratio = forecasts.cost.at((endpoint,))
+        self.regret = forecasts.regret_seen.at(((names.ROUTER_NAME, router_name),))
+
+
+class _AttemptSeries:
+    """What is recorded of every attempt at an endpoint, unless it fails."""
+
+    __slots__ = ("cost", "gap", "input_tokens", "output_tokens", "ttft")
+
+    def __init__(self, instruments: _Instruments, endpoint: Endpoint) -> None:
+        key = _endpoint_key(endpoint)
+        self.ttft = instruments.ttft.at(key)
+        self.gap = instruments.gaps.at(key)
+        self.input_tokens = instruments.tokens.at((*key, (names.GEN_AI_TOKEN_TYPE, names.TOKEN_TYPE_INPUT)))
+        self.output_tokens = instruments.tokens.at((*key, (names.GEN_AI_TOKEN_TYPE, names.TOKEN_TYPE_OUTPUT)))
+        self.cost = instruments.cost.at(key)
 
 
 class _ForecastInstruments:
@@ -420,9 +490,24 @@ def _count_rejections(counter: CounterSeries, decision: Decision) -> None:
         counter.add(count, ((names.ROUTER_NAME, decision.router_name), (names.REJECTION_REASON, reason.value), *about))
 
 
-def _router_key(decision: Decision) -> Key:
-    deciding = (names.ROUTER_NAME, decision.router_name)
-    split_name = decision.assignment.split_name
+def _memo(make: Callable[[_KeyT], _SeriesT]) -> Memo[_KeyT, _SeriesT]:
+    return Memo(make, count_max=SERIES_COUNT_MAX)
+
+
+def _call_key(method: str, status: str) -> Key:
+    return (
+        (names.RPC_SYSTEM_NAME, names.RPC_SYSTEM_GRPC),
+        (names.RPC_METHOD, method),
+        (names.RPC_RESPONSE_STATUS_CODE, status),
+    )
+
+
+def _answer(decision: Decision, endpoint: Endpoint) -> _AnswerKey:
+    return (decision.router_name, decision.assignment.split_name, endpoint.name)
+
+
+def _router_key(router_name: str, split_name: str) -> Key:
+    deciding = (names.ROUTER_NAME, router_name)
     return (deciding, (names.ROUTER_ASKED, split_name)) if split_name else (deciding,)
 
 
@@ -433,9 +518,3 @@ def _endpoint_key(endpoint: Endpoint) -> Key:
         (names.GEN_AI_REQUEST_MODEL, endpoint.model),
         (names.GEN_AI_PROVIDER_NAME, endpoint.provider),
     )
-
-
-def _counts(usage: Usage) -> list[tuple[str, int]]:
-    """Tokens by type, as far as they were counted."""
-    counts = ((names.TOKEN_TYPE_INPUT, usage.input_token_count), (names.TOKEN_TYPE_OUTPUT, usage.output_token_count))
-    return [(token_type, count) for token_type, count in counts if count is not None]

@@ -5,14 +5,14 @@ Nobody knows what the other endpoints would have given. What is held against a c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 from pointsman_server.decision.metrics import Metric
 from pointsman_server.decision.types import Candidate, Decision, Endpoint, Latency
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(NamedTuple):
     """What an answer turned out to take; None is not known."""
 
     cost_usd: float | None
@@ -46,9 +46,14 @@ def seen_regret(decision: Decision, answered: Candidate, seen: Seen) -> float | 
     """
     if answered.utility is None:
         return None
-    changes = [_change(column.metric, column.weight, answered, seen) for column in answered.columns]
-    known = [change for change in changes if change is not None]
-    return max(0.0, _best_other(decision, answered) - (answered.utility + sum(known))) if known else None
+    is_any_known, change = False, 0.0
+    for column in answered.columns:
+        figure = _FIGURES.get(column.metric)
+        actual, expected = (None, None) if figure is None else figure(answered, seen)
+        if actual is not None and expected is not None:
+            # What a latency costs those under way is in the term's value, beside what is expected, and stays.
+            is_any_known, change = True, change - column.weight * (actual - expected)
+    return max(0.0, _best_other(decision, answered) - (answered.utility + change)) if is_any_known else None
 
 
 def _best_other(decision: Decision, candidate: Candidate) -> float:
@@ -69,21 +74,21 @@ def _best_other(decision: Decision, candidate: Candidate) -> float:
     return best
 
 
-def _change(metric: Metric, weight: float, candidate: Candidate, seen: Seen) -> float | None:
-    """What the seen figure changes of a term of the utility; None where it is not about one, or where either is unknown."""
-    if metric is Metric.REQUEST_COST:
-        actual, expected = seen.cost_usd, candidate.cost_usd
-    elif metric is Metric.TTFT:
-        actual, expected = seen.ttft_s, _mean(candidate.ttft_s)
-    elif metric is Metric.END_TO_END_LATENCY:
-        actual, expected = seen.duration_s, candidate.end_to_end_latency_s
-    elif metric is Metric.INTER_TOKEN_LATENCY:
-        actual, expected = seen.inter_token_latency_s, _mean(candidate.inter_token_latency_s)
-    else:
-        return None
-    # What a latency costs those under way is in the term's value, beside what is expected, and stays.
-    return None if actual is None or expected is None else -weight * (actual - expected)
+_Figure = Callable[[Candidate, Seen], tuple[float | None, float | None]]
+"""What was seen, and what was expected; None is not known."""
 
 
 def _mean(latency: Latency | None) -> float | None:
     return None if latency is None else latency.mean
+
+
+_FIGURES: dict[Metric, _Figure] = {
+    Metric.REQUEST_COST: lambda candidate, seen: (seen.cost_usd, candidate.cost_usd),
+    Metric.TTFT: lambda candidate, seen: (seen.ttft_s, _mean(candidate.ttft_s)),
+    Metric.END_TO_END_LATENCY: lambda candidate, seen: (seen.duration_s, candidate.end_to_end_latency_s),
+    Metric.INTER_TOKEN_LATENCY: lambda candidate, seen: (
+        seen.inter_token_latency_s,
+        _mean(candidate.inter_token_latency_s),
+    ),
+}
+"""By metric, where an answer shows it."""

@@ -1,8 +1,8 @@
 """Counters, histograms and gauges: the figures themselves, and how they are read.
 
-OpenTelemetry's SDK takes some ten microseconds to record one value, and a request records twenty.
-Here each has a place of its own, found by one look into a dictionary. Read they are in the SDK's own form, so that its
-exporter and whoever else takes that are served as they are used to.
+OpenTelemetry's SDK takes some ten microseconds to record one value, and a request records twenty. Here each series is an
+object: who records the same ones again and again keeps hold of them, and pays for an addition. Read they are in the SDK's
+own form, so that its exporter and whoever else takes that are served as they are used to.
 
 Values are recorded by one thread and may be read by another: a reading may miss what is recorded meanwhile, no more.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Protocol, TypeAlias, TypeVar
 
 from opentelemetry.sdk.metrics import Exemplar
@@ -57,6 +58,23 @@ class Instrument(Protocol):
         """All its series; None while it has none."""
 
 
+class Total:
+    """One series of a counter."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: float | None = None
+        """None: nothing was added yet, and there is nothing to show."""
+
+    def __repr__(self) -> str:
+        return f"Total({self.value})"
+
+    def add(self, value: float) -> None:
+        """Adds to the sum."""
+        self.value = value if self.value is None else self.value + value
+
+
 class CounterSeries:
     """Sums that only grow, by their attributes."""
 
@@ -64,39 +82,62 @@ class CounterSeries:
         self.name = name
         self._unit = unit
         self._description = description
-        self._sums: dict[Key, float] = {}
+        self._totals: dict[Key, Total] = {}
 
     def __repr__(self) -> str:
-        return f"CounterSeries({self.name!r}, {self._sums})"
+        return f"CounterSeries({self.name!r}, {self._totals})"
+
+    def at(self, key: Key) -> Total:
+        """The series of these attributes."""
+        totals = self._totals
+        if key not in totals and len(totals) >= SERIES_COUNT_MAX:
+            key = OVERFLOW
+        return totals.get(key) or totals.setdefault(key, Total())
 
     def add(self, value: float, key: Key = ()) -> None:
         """Adds to the sum of these attributes."""
-        sums = self._sums
-        if key not in sums and len(sums) >= SERIES_COUNT_MAX:
-            key = OVERFLOW
-        sums[key] = sums.get(key, 0) + value
+        self.at(key).add(value)
 
     def read(self, *, start_unix_ns: int, now_unix_ns: int) -> Metric | None:
         """See `Instrument`."""
         points = [
-            NumberDataPoint(dict(key), start_unix_ns, now_unix_ns, value) for key, value in list(self._sums.items())
+            NumberDataPoint(dict(key), start_unix_ns, now_unix_ns, total.value)
+            for key, total in list(self._totals.items())
+            if total.value is not None
         ]
         if not points:
             return None
         return Metric(self.name, self._description, self._unit, Sum(points, _CUMULATIVE, is_monotonic=True))
 
 
-class _Distribution:
+class Distribution:
     """One series of a histogram."""
 
-    __slots__ = ("counts", "examples", "maximum", "minimum", "total")
+    __slots__ = ("_bounds", "_unix_ns", "counts", "examples", "maximum", "minimum", "total")
 
-    def __init__(self, bucket_count: int, value: float) -> None:
-        self.counts = [0] * bucket_count
+    def __init__(self, bounds: Sequence[float], unix_ns: Callable[[], int]) -> None:
+        self._bounds = bounds
+        self._unix_ns = unix_ns
+        self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
-        self.minimum = self.maximum = value
+        self.minimum, self.maximum = inf, -inf
         self.examples: dict[int, tuple[float, int, TraceContext]] = {}
         """By bucket, the last value that a recorded span stands behind, when it came about, and that span."""
+
+    def __repr__(self) -> str:
+        return f"Distribution({self.counts})"
+
+    def record(self, value: float, example: TraceContext | None = None) -> None:
+        """Adds a value. `example` is the span in which it came about, if that is recorded."""
+        if value < self.minimum:  # noqa: PLR1730  # to call `min` would take as long as all of the rest
+            self.minimum = value
+        if value > self.maximum:  # noqa: PLR1730  # likewise
+            self.maximum = value
+        self.total += value
+        bucket = bisect_left(self._bounds, value)
+        self.counts[bucket] += 1
+        if example is not None:
+            self.examples[bucket] = (value, self._unix_ns(), example)
 
 
 class HistogramSeries:
@@ -111,37 +152,29 @@ class HistogramSeries:
         self._description = description
         self._bounds = tuple(bounds)
         self._unix_ns = unix_ns
-        self._distributions: dict[Key, _Distribution] = {}
+        self._distributions: dict[Key, Distribution] = {}
 
     def __repr__(self) -> str:
-        counts = {key: distribution.counts for key, distribution in self._distributions.items()}
-        return f"HistogramSeries({self.name!r}, {counts})"
+        return f"HistogramSeries({self.name!r}, {self._distributions})"
 
-    def record(self, value: float, key: Key, *, example: TraceContext | None = None) -> None:
-        """Adds a value. `example` is the span in which it came about, if that is recorded."""
-        distribution = self._distributions.get(key)
-        if distribution is None:
-            distribution = self._added(key, value)
-        bucket = bisect_left(self._bounds, value)
-        distribution.counts[bucket] += 1
-        distribution.total += value
-        if value < distribution.minimum:
-            distribution.minimum = value
-        elif value > distribution.maximum:
-            distribution.maximum = value
-        if example is not None:
-            distribution.examples[bucket] = (value, self._unix_ns(), example)
-
-    def _added(self, key: Key, value: float) -> _Distribution:
-        if len(self._distributions) >= SERIES_COUNT_MAX:
+    def at(self, key: Key) -> Distribution:
+        """The series of these attributes."""
+        distributions = self._distributions
+        if key not in distributions and len(distributions) >= SERIES_COUNT_MAX:
             key = OVERFLOW
-        return self._distributions.setdefault(key, _Distribution(len(self._bounds) + 1, value))
+        return distributions.get(key) or distributions.setdefault(key, Distribution(self._bounds, self._unix_ns))
+
+    def record(self, value: float, key: Key) -> None:
+        """Adds a value to the series of these attributes."""
+        self.at(key).record(value)
 
     def read(self, *, start_unix_ns: int, now_unix_ns: int) -> Metric | None:
         """See `Instrument`."""
         points = []
         for key, distribution in list(self._distributions.items()):
             counts = tuple(distribution.counts)
+            if not any(counts):
+                continue
             points.append(
                 HistogramDataPoint(
                     dict(key),

@@ -35,6 +35,40 @@ class SpanEvent(NamedTuple):
     attributes: Attributes
 
 
+class EventShape:
+    """What events have in common that tell a text and then always the same figures. Made once; alike is not the same."""
+
+    __slots__ = ("figure_keys", "name", "text_key")
+
+    def __init__(self, name: str, text_key: str, figure_keys: tuple[str, ...]) -> None:
+        self.name = name
+        self.text_key = text_key
+        self.figure_keys = figure_keys
+
+    def __repr__(self) -> str:
+        return f"EventShape({self.name!r})"
+
+
+class FigureEvent(NamedTuple):
+    """A `SpanEvent` of a known shape, which takes a third of the time to make and to encode."""
+
+    shape: EventShape
+    unix_ns: int
+    text: str
+    figures: tuple[float, ...]
+    """As many as the shape has keys for."""
+
+    @property
+    def name(self) -> str:
+        """That of its shape."""
+        return self.shape.name
+
+    @property
+    def attributes(self) -> Attributes:
+        """The text and the figures under their keys."""
+        return {self.shape.text_key: self.text} | dict(zip(self.shape.figure_keys, self.figures, strict=True))
+
+
 class SpanRecord:
     """One span. Whoever made it tells its attributes and ends it, once."""
 
@@ -67,7 +101,7 @@ class SpanRecord:
         self.start_unix_ns = start_unix_ns
         self.end_unix_ns = 0
         self.attributes = attributes
-        self.events: Sequence[SpanEvent] = ()
+        self.events: Sequence[SpanEvent | FigureEvent] = ()
         self.is_error = False
 
     def __repr__(self) -> str:

@@ -18,14 +18,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from opentelemetry.trace import SpanKind
 
 from pointsman_server.chat import Finished, Usage
 from pointsman_server.decision.types import Affinity, Candidate, Decision, Endpoint
 from pointsman_server.telemetry import names
-from pointsman_server.telemetry.span_record import AttributeValue, SpanEvent, SpanRecord, SpanRecorder
+from pointsman_server.telemetry.span_record import (
+    AttributeValue,
+    EventShape,
+    FigureEvent,
+    SpanEvent,
+    SpanRecord,
+    SpanRecorder,
+)
 from pointsman_server.telemetry.trace_context import TraceContext, trace_context
 
 CANDIDATE_EVENT_COUNT_MAX = 10
@@ -169,14 +176,27 @@ class RequestSpan:
         self._recorder.end(self._span)
 
 
-class PhaseTime(NamedTuple):
-    """When a part of a decision was made."""
+class Phase:
+    """A part of a decision; as a context manager it notes when that begins and ends."""
 
-    name: str
-    start_unix_ns: int
-    end_unix_ns: int
-    error_type: str | None
-    """The exception that ended it; None when it came to its end."""
+    __slots__ = ("_unix_ns", "end_unix_ns", "error_type", "name", "start_unix_ns")
+
+    def __init__(self, name: str, unix_ns: Callable[[], int]) -> None:
+        self.name = name
+        self._unix_ns = unix_ns
+        self.start_unix_ns = self.end_unix_ns = 0
+        self.error_type: str | None = None
+        """The exception that ended it; None when it came to its end."""
+
+    def __enter__(self) -> None:
+        self.start_unix_ns = self._unix_ns()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end_unix_ns = self._unix_ns()
+        if kind is not None:
+            self.error_type = kind.__name__
 
     @property
     def duration_s(self) -> float:
@@ -195,8 +215,8 @@ class RoutingSpan:
         self._recorder = recorder
         self._span = span
         self._unix_ns = unix_ns
-        self.phases: list[PhaseTime] = []
-        """Those that are over; none where nobody wants to know."""
+        self.phases: list[Phase] = []
+        """One after the other; none where nobody wants to know."""
 
     def __enter__(self) -> Self:
         return self
@@ -231,7 +251,11 @@ class RoutingSpan:
 
     def phase(self, name: str) -> AbstractContextManager[object]:
         """A part of the decision, as a child span: features, predict_quality, snapshot, decide."""
-        return _NO_PHASE if self._unix_ns is None else _Phase(name, self.phases, self._unix_ns)
+        if self._unix_ns is None:
+            return _NO_PHASE
+        phase = Phase(name, self._unix_ns)
+        self.phases.append(phase)
+        return phase
 
     def decided(self, decision: Decision, shadows: Iterable[Decision] = ()) -> None:
         """Tells what was decided, between whom, and why, and what each shadow would have chosen."""
@@ -242,31 +266,11 @@ class RoutingSpan:
         now_unix_ns = recorder.unix_ns()
         span.events = [
             *(
-                SpanEvent(names.CANDIDATE_EVENT, now_unix_ns, candidate_attributes(candidate))
+                candidate_event(candidate, unix_ns=now_unix_ns)
                 for candidate in decision.candidates[:CANDIDATE_EVENT_COUNT_MAX]
             ),
             *(SpanEvent(names.SHADOW_EVENT, now_unix_ns, _shadow_attributes(decision, shadow)) for shadow in shadows),
         ]
-
-
-class _Phase:
-    """Notes when its block begins and ends."""
-
-    __slots__ = ("_name", "_noted", "_start_unix_ns", "_unix_ns")
-
-    def __init__(self, name: str, noted: list[PhaseTime], unix_ns: Callable[[], int]) -> None:
-        self._name = name
-        self._noted = noted
-        self._unix_ns = unix_ns
-
-    def __enter__(self) -> None:
-        self._start_unix_ns = self._unix_ns()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        error_type = None if kind is None else kind.__name__
-        self._noted.append(PhaseTime(self._name, self._start_unix_ns, self._unix_ns(), error_type))
 
 
 class AttemptSpan:
@@ -348,11 +352,12 @@ def _known(*attributes: tuple[str, AttributeValue | None]) -> dict[str, Attribut
 
 def decision_attributes(decision: Decision) -> dict[str, AttributeValue]:
     """What is told of a decision."""
-    chosen, eligible, assigned = decision.chosen, decision.eligible, decision.assignment
+    chosen, assigned, affinity = decision.chosen, decision.assignment, decision.affinity
+    eligible = [candidate for candidate in decision.candidates if not candidate.rejections]
     attributes = _known(
         (names.DECISION_ID, decision.decision_id),
         (names.DECISION_REASON, None if decision.reason is None else decision.reason.value),
-        (names.DECISION_AFFINITY, None if decision.affinity is Affinity.NONE else decision.affinity.value),
+        (names.DECISION_AFFINITY, None if affinity is Affinity.NONE else affinity.value),
         (names.ROUTER_NAME, decision.router_name),
         (names.ROUTER_VERSION, decision.router_version),
         (names.QUALITY_ARTIFACT, decision.quality_artifact or None),
@@ -376,18 +381,38 @@ def decision_attributes(decision: Decision) -> dict[str, AttributeValue]:
     return attributes
 
 
+def candidate_event(candidate: Candidate, *, unix_ns: int) -> SpanEvent | FigureEvent:
+    """Tells of a candidate."""
+    utility, quality, cost_usd, ttft_s = candidate.utility, candidate.quality, candidate.cost_usd, candidate.ttft_s
+    if utility is None or quality is None or cost_usd is None or ttft_s is None or candidate.rejections:
+        return SpanEvent(names.CANDIDATE_EVENT, unix_ns, candidate_attributes(candidate))
+    # Nothing stands against most, and all is known of them.
+    figures = (utility, quality.mean, cost_usd, ttft_s.mean, candidate.probability)
+    return FigureEvent(_KNOWN_CANDIDATE, unix_ns, candidate.endpoint.name, figures)
+
+
+_KNOWN_CANDIDATE = EventShape(
+    names.CANDIDATE_EVENT,
+    names.CANDIDATE_ENDPOINT,
+    (
+        names.CANDIDATE_UTILITY,
+        names.CANDIDATE_PREDICTED_QUALITY,
+        names.CANDIDATE_EXPECTED_COST_USD,
+        names.CANDIDATE_EXPECTED_TTFT_S,
+        names.CANDIDATE_PROBABILITY,
+    ),
+)
+
+
 def candidate_attributes(candidate: Candidate) -> dict[str, AttributeValue]:
     """What is told of a candidate, or what stood against it."""
-    # Ten of these are made for a decision: not by way of `_known`, which takes twice as long.
-    attributes: dict[str, AttributeValue] = {names.CANDIDATE_ENDPOINT: candidate.endpoint.name}
-    if candidate.utility is not None:
-        attributes[names.CANDIDATE_UTILITY] = candidate.utility
-    if candidate.quality is not None:
-        attributes[names.CANDIDATE_PREDICTED_QUALITY] = candidate.quality.mean
-    if candidate.cost_usd is not None:
-        attributes[names.CANDIDATE_EXPECTED_COST_USD] = candidate.cost_usd
-    if candidate.ttft_s is not None:
-        attributes[names.CANDIDATE_EXPECTED_TTFT_S] = candidate.ttft_s.mean
+    attributes = _known(
+        (names.CANDIDATE_ENDPOINT, candidate.endpoint.name),
+        (names.CANDIDATE_UTILITY, candidate.utility),
+        (names.CANDIDATE_PREDICTED_QUALITY, None if candidate.quality is None else candidate.quality.mean),
+        (names.CANDIDATE_EXPECTED_COST_USD, candidate.cost_usd),
+        (names.CANDIDATE_EXPECTED_TTFT_S, None if candidate.ttft_s is None else candidate.ttft_s.mean),
+    )
     if candidate.rejections:
         attributes[names.CANDIDATE_REJECTIONS] = tuple([_cut(each.constraint) for each in candidate.rejections])
     else:
