@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MB = 1024 * 1024
 WARM_UP_COUNT = 1500
 """Fills what has a bound: the memory of decisions holds 1,000 of them."""
-CANCELLED_WARM_UP_COUNT = 2000
+CANCELLED_WARM_UP_COUNT = 5000
 """Of streams that are cancelled: resident memory goes up and down by a quarter of a megabyte while free memory finds its
 places, mostly within the first thousands."""
 CONNECTION_COUNT = 8
