@@ -113,7 +113,8 @@ class Race:
                         self._commit()
                     yield delta
         except UpstreamError as caught:
-            error = caught
+            # Its frames hold this very name: without them there is no cycle.
+            error = caught.with_traceback(None)
         for event in self._settled(self._first, error):
             yield event
 
@@ -175,7 +176,8 @@ class Race:
                 yield delta
                 delta = await anext(leading.deltas, None)
         except UpstreamError as caught:
-            error = caught
+            # Its frames hold this very name: without them there is no cycle.
+            error = caught.with_traceback(None)
         for loser in losers:
             yield self._counted(loser.attempt)
         for event in self._settled(leading.attempt, error):
@@ -237,10 +239,12 @@ class _Runner:
 
     def error(self) -> UpstreamError | None:
         """Why the attempt failed before its first delta; None when it did not. Anything else is raised."""
-        error = self.first.exception()
-        if error is None or isinstance(error, UpstreamError):
-            return error
-        raise error
+        try:
+            self.first.result()
+        except UpstreamError as error:
+            # The task holds it, and its frames hold the task: without them there is no cycle.
+            return error.with_traceback(None)
+        return None
 
     async def leave(self) -> None:
         """Ends the attempt, if it has not ended, and closes its connection."""
