@@ -230,8 +230,9 @@ async def limited(amount: Amount) -> Measured:
         for name, limit in limits.items()
     }
     numbers = itertools.count()
-    # One in ten goes to the one that has nothing against being asked again at once; its callers may wait for that.
-    at_once = "->".join(f"m0@{name}" for name, limit in limits.items() if limit.after_s > LIMITED_DEADLINE_S)
+    # One in ten goes to the one that has nothing against being asked again at once; its callers may wait for that. The others
+    # ask for any of the rest.
+    at_once = "m0@lowest-cost|skip_providers:past"
     async with Site(providers) as site, connected(site.target) as stub:
 
         async def call() -> Ended:

@@ -39,6 +39,10 @@ class Execution:
         """What is left of the deadline at `now_s`, possibly below 0; None without one."""
         return None if self.deadline_s is None else self.deadline_s - now_s
 
+    def is_too_late(self, now_s: float) -> bool:
+        """Whether too little is left of the deadline for any call. A server that is behind should not decide for nobody."""
+        return self.deadline_s is not None and self.deadline_s - now_s < ATTEMPT_TIME_MIN_S
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organs:
@@ -97,9 +101,9 @@ class Errand:
         grant: RetryGrant | None = None
         while account.attempt_count < self._execution.attempt_count_max:
             now_s = organs.clock_s()
-            left_s = self._execution.left_s(now_s)
-            if left_s is not None and left_s < ATTEMPT_TIME_MIN_S:
+            if self._execution.is_too_late(now_s):
                 raise DeadlineExceededError(delta_count=0)
+            left_s = self._execution.left_s(now_s)
             if account.failures:
                 self._snapshot = organs.tracker.snapshot(now_s)
             turn = self._lineup.next(account.failures, self._snapshot, left_s=left_s)

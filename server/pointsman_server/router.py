@@ -30,6 +30,7 @@ from pointsman_server.ending import Ending
 from pointsman_server.errand import Errand, Execution, Organs
 from pointsman_server.errors import (
     AttemptsExhaustedError,
+    DeadlineExceededError,
     EndpointsUnavailableError,
     FieldViolation,
     InvalidRequestError,
@@ -242,6 +243,8 @@ class Router:
             PointsmanError: as `route`.
         """
         arrived_s = self._clock_s()
+        if execution.is_too_late(arrived_s):
+            raise DeadlineExceededError(delta_count=0)
         self._organs.add_request(now_s=arrived_s)
         with self._lines.place() as place:
             decided = await self._decided(request, execution, span, place)

@@ -632,3 +632,18 @@ def test_a_wait_that_has_become_too_long_ends_without_a_call() -> None:
         assert stage.providers["x"].call_count == 2
 
     play(scenario())
+
+
+def test_a_request_that_comes_too_late_is_not_even_decided() -> None:
+    """With less left of its deadline than a call takes, nobody is chosen and nobody is called: a server that is behind
+    spends its time on those who can still be served."""
+
+    async def scenario() -> None:
+        reader = InMemoryMetricReader()
+        stage = Stage(configure_telemetry(TelemetrySettings(), metric_reader=reader), x=always(answer()))
+        with pytest.raises(DeadlineExceededError):
+            await stage.complete(stage.execution(timeout_s=0.009))
+        assert stage.providers["x"].call_count == 0
+        assert names.DECISIONS not in points(reader)
+
+    play(scenario())
