@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runs", type=_positive, default=5, metavar="N", help="of which the worst counts (5)")
     parser.add_argument("--completed", type=_positive, metavar="N", help="streams of F2 (20000)")
-    parser.add_argument("--cancelled", type=_positive, metavar="N", help="streams of F3 (20000)")
+    parser.add_argument("--cancelled", type=_positive, metavar="N", help="streams of F3 (50000)")
     parser.add_argument("--cases", type=_cases, default=_all_cases(), metavar="A1,A2,...", help="those alone")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the mixed failures (1)")
     parser.add_argument("--note", default="", metavar="TEXT", help="a sentence on the circumstances, for the table")

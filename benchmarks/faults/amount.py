@@ -32,8 +32,8 @@ class Amount:
     mixed_count: int = 500
     """Calls with failures of all kinds in F4."""
     completed_count: int = 20_000
-    cancelled_count: int = 20_000
-    """So many that a quarter of a megabyte, by which resident memory goes up and down, is little to each."""
+    cancelled_count: int = 50_000
+    """So many that half a megabyte, by which resident memory goes up and down, is little to each."""
 
 
 QUICK_AMOUNT = Amount(
