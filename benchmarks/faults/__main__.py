@@ -7,13 +7,16 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+import traceback
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pointsman_server.app import settle_memory
+
 from benchmarks.faults import failing, holding, leaving
 from benchmarks.faults.amount import QUICK_AMOUNT, Amount
-from benchmarks.faults.figures import FIGURES, Measured, Report, rows_of
+from benchmarks.faults.figures import FIGURES, Measured, Report, Run, rows_of
 from benchmarks.harness.machine import ROOT, this_machine
 
 RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
@@ -21,7 +24,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 TABLE = re.compile(r"(?<=<!-- make bench-faults -->\n).*?(?=<!-- until here -->)", re.DOTALL)
 """The part of the page that is written here."""
 SOAK = ("F2", "F3", "F4")
-CASES: Mapping[tuple[str, ...], Callable[[Amount], Awaitable[Measured]]] = {
+CASES: Mapping[tuple[str, ...], Callable[[Amount], Coroutine[None, None, Measured]]] = {
     ("A1",): leaving.cancelled,
     ("A2",): leaving.killed,
     ("A3",): leaving.vanished,
@@ -39,8 +42,8 @@ CASES: Mapping[tuple[str, ...], Callable[[Amount], Awaitable[Measured]]] = {
 NO_NAMESPACE = "A3 was not measured: network namespaces can't be made here (it takes Linux, root and iproute2)."
 
 
-def main() -> None:
-    """Measures, prints the table, writes it."""
+def main() -> int:
+    """Measures, prints the table, writes it. Gives the exit status: 1 where a run broke off."""
     options = _parser().parse_args()
     amount = QUICK_AMOUNT if options.quick else Amount()
     amount = replace(
@@ -50,6 +53,8 @@ def main() -> None:
     )
     run_count = 1 if options.quick else options.runs
     machine = this_machine()
+    # The callers are in this process: what its garbage collector does is not to be measured.
+    settle_memory()
     runs = asyncio.run(_measured(options.cases, amount, run_count=run_count, seed=options.seed))
     notes = [] if "A3" not in options.cases or leaving.can_vanish() else [NO_NAMESPACE]
     report = Report(
@@ -71,11 +76,12 @@ def main() -> None:
         page = PAGE.read_text(encoding="utf-8")
         PAGE.write_text(TABLE.sub(lambda _: report.markdown(), page), encoding="utf-8")
         print(f"written to {RESULTS} and {PAGE}", file=sys.stderr)
+    return 1 if any(run.measured is None for run in runs) else 0
 
 
-async def _measured(cases: list[str], amount: Amount, *, run_count: int, seed: int) -> list[Measured]:
+async def _measured(cases: list[str], amount: Amount, *, run_count: int, seed: int) -> list[Run]:
     """What each run of each case gave. Progress goes to stderr."""
-    runs: list[Measured] = []
+    runs: list[Run] = []
     for names, case in CASES.items():
         if not set(names) & set(cases):
             continue
@@ -83,18 +89,26 @@ async def _measured(cases: list[str], amount: Amount, *, run_count: int, seed: i
             # Streams of three runs that vanish at once show the same, and each run takes a minute.
             if "A3" in names and number > 1:
                 continue
-            runs.append(await _told(f"{', '.join(names)}, run {number} of {run_count}", case(amount)))
+            runs.append(await told(names, f"run {number} of {run_count}", case(amount)))
     if set(SOAK) & set(cases):
-        runs.append(await _told(", ".join(SOAK), holding.soak(amount, seed)))
+        runs.append(await told(SOAK, "once", holding.soak(amount, seed)))
     return runs
 
 
-async def _told(name: str, case: Awaitable[Measured]) -> Measured:
+async def told(names: tuple[str, ...], which: str, case: Coroutine[None, None, Measured]) -> Run:
+    """One run, told of on stderr. Where it breaks off, by whatever it is, the others go on: half an hour is not lost to
+    one of them, and the table says which it was."""
     started_s = time.monotonic()
-    measured = await case
-    shown = ", ".join(f"{value:.4g} {figure.unit}".strip() for figure, value in measured.items())
-    print(f"{name}: {shown} ({time.monotonic() - started_s:.0f} s)", file=sys.stderr)
-    return measured
+    task = asyncio.create_task(case)
+    await asyncio.wait([task])
+    error = task.exception()
+    if error is None:
+        shown = ", ".join(f"{value:.4g} {figure.unit}".strip() for figure, value in task.result().items())
+    else:
+        traceback.print_exception(error)
+        shown = f"FAILED, {type(error).__name__}"
+    print(f"{', '.join(names)}, {which}: {shown} ({time.monotonic() - started_s:.0f} s)", file=sys.stderr)
+    return Run(names, None if error is not None else task.result())
 
 
 def _all_cases() -> list[str]:
@@ -121,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runs", type=_positive, default=5, metavar="N", help="of which the worst counts (5)")
     parser.add_argument("--completed", type=_positive, metavar="N", help="streams of F2 (20000)")
-    parser.add_argument("--cancelled", type=_positive, metavar="N", help="streams of F3 (5000)")
+    parser.add_argument("--cancelled", type=_positive, metavar="N", help="streams of F3 (50000)")
     parser.add_argument("--cases", type=_cases, default=_all_cases(), metavar="A1,A2,...", help="those alone")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the mixed failures (1)")
     parser.add_argument("--note", default="", metavar="TEXT", help="a sentence on the circumstances, for the table")
@@ -131,4 +145,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

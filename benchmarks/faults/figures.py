@@ -68,7 +68,7 @@ Measured = Mapping[Figure, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A figure and the worst of what was measured."""
+    """A figure, the worst of what was measured, and whether every run measured it."""
 
     case: str
     figure: str
@@ -79,15 +79,28 @@ class Row:
     values: tuple[float, ...]
     """Of each run."""
     holds: bool | None
+    failed_run_count: int = 0
+    """Runs of its case that broke off without a figure; with any the bar does not hold."""
 
 
-def rows_of(runs: Sequence[Measured], cases: Sequence[str]) -> tuple[Row, ...]:
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the cases that go together."""
+
+    cases: tuple[str, ...]
+    """Such as A4 and A5."""
+    measured: Measured | None
+    """None: it broke off."""
+
+
+def rows_of(runs: Sequence[Run], cases: Sequence[str]) -> tuple[Row, ...]:
     """A row for each figure of these cases, in the order of the table."""
     rows = []
     for figure in FIGURES:
         if figure.case not in cases:
             continue
-        values = tuple(run[figure] for run in runs if figure in run)
+        values = tuple(run.measured[figure] for run in runs if run.measured is not None and figure in run.measured)
+        failed_count = sum(run.measured is None and figure.case in run.cases for run in runs)
         worst = max(values, default=None)
         holds = None if worst is None else worst <= figure.value_max
         rows.append(
@@ -98,7 +111,8 @@ def rows_of(runs: Sequence[Measured], cases: Sequence[str]) -> tuple[Row, ...]:
                 unit=figure.unit,
                 worst=worst,
                 values=values,
-                holds=holds,
+                holds=False if failed_count else holds,
+                failed_run_count=failed_count,
             )
         )
     return tuple(rows)
@@ -126,7 +140,7 @@ class Report:
         lines = ["| case | figure | at most | worst | holds |", "|---|---|---|---|---|"]
         lines += [
             f"| {row.case} | {row.figure} | {shown(row.value_max, row.unit)} | {shown(row.worst, row.unit)} "
-            f"| {HOLDS[row.holds]} |"
+            f"| {'**FAILED**' if row.failed_run_count else HOLDS[row.holds]} |"
             for row in self.rows
         ]
         machine = self.machine

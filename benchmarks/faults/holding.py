@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 MB = 1024 * 1024
 WARM_UP_COUNT = 1500
 """Fills what has a bound: the memory of decisions holds 1,000 of them."""
+CANCELLED_WARM_UP_COUNT = 5000
+"""Of streams that are cancelled: resident memory goes up and down by a quarter of a megabyte while free memory finds its
+places, mostly within the first thousands."""
 CONNECTION_COUNT = 8
 """Over which the streams of a burst are spread, as callers are."""
 AT_A_TIME = 32
@@ -123,7 +126,7 @@ async def soak(amount: Amount, seed: int) -> Measured:
         kinds = _mixed(stub, random.Random(seed))
         # Each kind has been once: what is made for the first of all is there.
         await _completed(complete, WARM_UP_COUNT)
-        await _completed(cancel, WARM_UP_COUNT // 3)
+        await _completed(cancel, CANCELLED_WARM_UP_COUNT)
         await _completed(kinds, amount.mixed_count // 10)
         before = await _settled(site)
         await _completed(complete, amount.completed_count)

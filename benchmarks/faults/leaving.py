@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Self
 
 import grpc
 import pointsman
@@ -33,8 +35,9 @@ DEADLINE_S = 0.5
 HEDGES_SAVED = 10
 REQUESTS_PER_HEDGE = 20
 ENDLESS_ALONE = {"endless": Provided(scripts=(ENDLESS,))}
-HOST_ADDRESS, GUEST_ADDRESS = "169.254.77.1", "169.254.77.2"
-"""Link-local (RFC 3927): they lead nowhere beyond the namespace that is made for the case."""
+WIRE_COUNT = 4096
+"""Networks that a wire to a namespace can have: those of four addresses in 169.254.64.0/18, link-local (RFC 3927), which
+lead nowhere beyond it."""
 
 
 def delays_ms(left_s: Sequence[float], seen: Sequence[Seen]) -> list[float]:
@@ -112,32 +115,52 @@ def _ran(*command: str) -> bool:
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What leads from this machine to a network namespace."""
+
+    namespace: str
+    host: str
+    """The address of this machine on it."""
+    guest: str
+    """The address of the namespace on it."""
+
+    @classmethod
+    def of(cls, process_id: int) -> Self:
+        """That of a process: two that run at one time have wires of their own. With one address for all, what is sent back
+        to the second goes to the first, and its clients never connect."""
+        number = process_id % WIRE_COUNT
+        network = f"169.254.{64 + number // 64}"
+        first = number % 64 * 4
+        return cls(f"pointsman-{process_id}", f"{network}.{first + 1}", f"{network}.{first + 2}")
+
+
 @contextmanager
-def _namespace() -> Iterator[str]:
+def _wired() -> Iterator[Wire]:
     """A network namespace with one wire to this machine, gone at the end."""
-    name = f"pointsman-{os.getpid()}"
+    wire = Wire.of(os.getpid())
     outside, inside = f"pm{os.getpid() % 100_000}h", f"pm{os.getpid() % 100_000}g"
-    within = ("ip", "-n", name)
+    within = ("ip", "-n", wire.namespace)
     commands = (
-        ("ip", "link", "add", outside, "type", "veth", "peer", "name", inside, "netns", name),
-        ("ip", "addr", "add", f"{HOST_ADDRESS}/30", "dev", outside),
+        ("ip", "link", "add", outside, "type", "veth", "peer", "name", inside, "netns", wire.namespace),
+        ("ip", "addr", "add", f"{wire.host}/30", "dev", outside),
         ("ip", "link", "set", outside, "up"),
-        (*within, "addr", "add", f"{GUEST_ADDRESS}/30", "dev", inside),
+        (*within, "addr", "add", f"{wire.guest}/30", "dev", inside),
         (*within, "link", "set", inside, "up"),
     )
-    subprocess.run(("ip", "netns", "add", name), check=True)
+    subprocess.run(("ip", "netns", "add", wire.namespace), check=True)
     try:
         for command in commands:
             subprocess.run(command, check=True)
-        yield name
+        yield wire
     finally:
         # The wire goes with it.
-        subprocess.run(("ip", "netns", "del", name), check=True)
+        subprocess.run(("ip", "netns", "del", wire.namespace), check=True)
 
 
-def _cut_off(namespace: str) -> None:
+def _cut_off(wire: Wire) -> None:
     """From now on nothing that is sent there goes anywhere, not even the news that something has closed."""
-    subprocess.run(("ip", "-n", namespace, "route", "replace", "blackhole", f"{HOST_ADDRESS}/32"), check=True)
+    subprocess.run(("ip", "-n", wire.namespace, "route", "replace", "blackhole", f"{wire.host}/32"), check=True)
 
 
 async def vanished(amount: Amount) -> Measured:
@@ -146,19 +169,21 @@ async def vanished(amount: Amount) -> Measured:
         return {}
     silent = Provided(scripts=((ReadRequest(), Hang()),), lines="idle_timeout_s = 600")
     providers = {**ENDLESS_ALONE, "silent": silent}
-    with _namespace() as name:
-        async with Site(providers, host=HOST_ADDRESS, server_lines="ttft_timeout_s = 600") as site:
+    with _wired() as wire:
+        async with Site(providers, host=wire.host, server_lines="ttft_timeout_s = 600") as site:
             program = (sys.executable, "-m", "benchmarks.faults.vanishing", site.target, str(amount.vanish_count))
-            client = await asyncio.create_subprocess_exec("ip", "netns", "exec", name, *program, stdout=subprocess.PIPE)
+            within = ("ip", "netns", "exec", wire.namespace)
+            client = await asyncio.create_subprocess_exec(*within, *program, stdout=subprocess.PIPE)
             try:
                 assert client.stdout is not None
                 told = await asyncio.wait_for(client.stdout.readline(), START_TIMEOUT_S)
                 assert told, "the client has no streams; what it says of it stands on stderr"
-                await asyncio.to_thread(_cut_off, name)
+                await asyncio.to_thread(_cut_off, wire)
                 vanished_s = time.monotonic()
                 await asyncio.gather(*(_closed(site, provider, VANISHED_TIMEOUT_S) for provider in providers))
             finally:
-                if client.returncode is None:
+                # It may have ended by itself, which then is the fault to be told.
+                with suppress(ProcessLookupError):
                     client.kill()
                 await client.wait()
             delays_s = [

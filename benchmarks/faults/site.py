@@ -101,7 +101,7 @@ class _Look:
 
 
 async def serve_orders(pipe: Connection, answer: Callable[[Any], Awaitable[object]]) -> None:
-    """Within a child: answers what the parent asks, one thing after the other, until it has closed the pipe."""
+    """Within a child: answers what the parent asks, one thing after the other, until it has closed the pipe or is gone."""
     readable = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(pipe.fileno(), readable.set)
@@ -111,7 +111,8 @@ async def serve_orders(pipe: Connection, answer: Callable[[Any], Awaitable[objec
             readable.clear()
             while pipe.poll():
                 pipe.send(await answer(pipe.recv()))
-    except EOFError:
+    except (EOFError, ConnectionResetError):
+        # A parent that goes before it has read an answer resets the pipe.
         return
     finally:
         loop.remove_reader(pipe.fileno())
@@ -203,14 +204,18 @@ class Site:
     """host:port of the router."""
     _upstreams: Child = field(init=False)
     _router: Child = field(init=False)
-    _stack: ExitStack = field(init=False, default_factory=ExitStack)
+    _stack: ExitStack = field(init=False)
+    _asking: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    """One question at a time: two threads that read one pipe get half an answer each."""
 
     async def __aenter__(self) -> Self:
         scripts = {name: provided.scripts for name, provided in self.providers.items() if provided.scripts}
-        self._upstreams = self._stack.enter_context(Child(serve_upstreams, scripts))
-        ports = await asyncio.to_thread(self._upstreams.receive, START_TIMEOUT_S)
-        self._router = self._stack.enter_context(Child(serve_faulted_router, self._config(ports)))
-        port = await asyncio.to_thread(self._router.receive, START_TIMEOUT_S)
+        with ExitStack() as starting:
+            self._upstreams = starting.enter_context(Child(serve_upstreams, scripts))
+            ports = await asyncio.to_thread(self._upstreams.receive, START_TIMEOUT_S)
+            self._router = starting.enter_context(Child(serve_faulted_router, self._config(ports)))
+            port = await asyncio.to_thread(self._router.receive, START_TIMEOUT_S)
+            self._stack = starting.pop_all()
         self.target = f"{self.host}:{port}"
         return self
 
@@ -237,7 +242,7 @@ class Site:
 
     async def seen(self, name: str) -> tuple[Seen, ...]:
         """The connections that a provider has had, in the order in which they came."""
-        found: tuple[Seen, ...] = await _asked(self._upstreams, _Look(name))
+        found: tuple[Seen, ...] = await self._asked(self._upstreams, _Look(name))
         return found
 
     async def open_count(self) -> int:
@@ -246,14 +251,14 @@ class Site:
 
     async def state(self) -> RouterState:
         """What the router holds now."""
-        found: RouterState = await _asked(self._router, None)
+        found: RouterState = await self._asked(self._router, None)
         return found
 
     def memory_bytes(self) -> int:
         """What the router has resident at this moment, garbage and all."""
         return memory_bytes(self._router.pid)
 
-
-async def _asked(child: Child, order: object) -> Any:
-    child.send(order)
-    return await asyncio.to_thread(child.receive, START_TIMEOUT_S)
+    async def _asked(self, child: Child, order: object) -> Any:
+        async with self._asking:
+            child.send(order)
+            return await asyncio.to_thread(child.receive, START_TIMEOUT_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from pointsman_server.attempt import Attempt, AttemptPlan
 from pointsman_server.chat import Conversation
@@ -11,7 +12,7 @@ from pointsman_server.decision.choice import uniform
 from pointsman_server.decision.types import Candidate, Capability, Decision, RequestFacts, RuntimeSnapshot
 from pointsman_server.errors import DeadlineExceededError
 from pointsman_server.execution.budgets import HedgeBudget, RetryBudget, RetryGrant
-from pointsman_server.execution.lineup import ATTEMPT_TIME_MIN_S, Lineup, Turn, stretched_s
+from pointsman_server.execution.lineup import ATTEMPT_TIME_MIN_S, WAIT_S_MAX, Lineup, Turn, stretched_s
 from pointsman_server.execution.patience import hedge_delay_s, stall_timeout_s, ttft_timeout_s, whole_answer_timeout_s
 from pointsman_server.execution.sliding import SlidingSum
 from pointsman_server.race import Account, Hedge, Race
@@ -37,6 +38,10 @@ class Execution:
     def left_s(self, now_s: float) -> float | None:
         """What is left of the deadline at `now_s`, possibly below 0; None without one."""
         return None if self.deadline_s is None else self.deadline_s - now_s
+
+    def is_too_late(self, now_s: float) -> bool:
+        """Whether too little is left of the deadline for any call. A server that is behind should not decide for nobody."""
+        return self.deadline_s is not None and self.deadline_s - now_s < ATTEMPT_TIME_MIN_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +101,9 @@ class Errand:
         grant: RetryGrant | None = None
         while account.attempt_count < self._execution.attempt_count_max:
             now_s = organs.clock_s()
-            left_s = self._execution.left_s(now_s)
-            if left_s is not None and left_s < ATTEMPT_TIME_MIN_S:
+            if self._execution.is_too_late(now_s):
                 raise DeadlineExceededError(delta_count=0)
+            left_s = self._execution.left_s(now_s)
             if account.failures:
                 self._snapshot = organs.tracker.snapshot(now_s)
             turn = self._lineup.next(account.failures, self._snapshot, left_s=left_s)
@@ -122,10 +127,19 @@ class Errand:
             self.account,
             wait_s=stretched_s(turn.wait_s, drawn=uniform(self._decision.seed)) if turn.wait_s else 0.0,
             sleep=organs.sleep,
+            wait_again_s=partial(self._wait_again_s, slow, until_s=organs.clock_s() + WAIT_S_MAX),
             hedge=Hedge(hedge_delay_s(slow.ttft_s), lambda: self._rival(slow)) if may_hedge else None,
             grant=grant,
             metrics=organs.metrics,
         )
+
+    def _wait_again_s(self, candidate: Candidate, *, until_s: float) -> float | None:
+        """How long an endpoint that was waited for is to be left alone yet: 0 when it may be called, None when that takes
+        too long. Others may have called it meanwhile, taken the place or been told to stay away."""
+        now_s = self._organs.clock_s()
+        left_s, snapshot = self._execution.left_s(now_s), self._organs.tracker.snapshot(now_s)
+        left_s = until_s - now_s if left_s is None else min(left_s, until_s - now_s)
+        return self._lineup.wait_s(candidate, snapshot, left_s=left_s)
 
     def _rival(self, slow: Candidate) -> Attempt | None:
         """The attempt to make beside a slow one, as far as the budget of hedges goes."""

@@ -8,13 +8,15 @@ looks; when his call has begun, and so has taken its place, the next one does.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 WAITER_COUNT_MAX = 200
 """Requests that wait at one time, in all lines: each holds its prompt, and where fewer than 70 places a second become free,
-the last of more would wait in vain. Who comes beyond them is told at once when to come back."""
+the last of more would wait in vain. Who comes beyond them is told at once when to come back, and so is who comes to a line
+in which others wait for all the places that his time will bring."""
 LOOK_INTERVAL_S_MIN = 0.002
 """Between two looks of one request: about as finely as timers go, so that a wait of next to nothing is no busy loop."""
 
@@ -44,9 +46,9 @@ class Lines:
         """Of the lines in which this endpoint is waited for, the one that began first; None where there is none."""
         return next((names for names in self._lines if endpoint_name in names), None)
 
-    def enter(self, place: Place, names: Names) -> bool:
-        """To the end of a line; False when too many wait already."""
-        if self._waiter_count >= WAITER_COUNT_MAX:
+    def enter(self, place: Place, names: Names, *, room: float) -> bool:
+        """To the end of a line; False when too many wait already, or as many in it as there will be `room` for."""
+        if self._waiter_count >= WAITER_COUNT_MAX or len(self._lines.get(names, ())) >= room:
             return False
         self._waiter_count += 1
         self._lines.setdefault(names, deque()).append(place)
@@ -84,17 +86,20 @@ class Place:
         if (
             self._names is not None
             or (names := self._lines.waiting_for(endpoint_name)) is None
-            or not self.enter(names)
+            or not self.enter(names, room=math.inf)
         ):
             return False
         self._lines.first(names).wake()
         return True
 
-    def enter(self, names: Names) -> bool:
-        """Waits for one of these endpoints from now on, in the line in which it is already if there is one; False when
-        too many wait."""
+    def enter(self, names: Names, *, room: float) -> bool:
+        """Waits for one of these endpoints from now on, in the line in which it is already if there is one.
+
+        False when too many wait, or as many in this line as calls can begin within the time that this request has, which
+        is `room`: what can't come to its turn should not stand in line for it.
+        """
         if self._names is None:
-            if not self._lines.enter(self, names):
+            if not self._lines.enter(self, names, room=room):
                 return False
             self._names = names
         return True

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pointsman_server.attempt import Attempt, Delta, UsageCounted
 from pointsman_server.errors import AttemptFailure, UpstreamError
 from pointsman_server.execution.budgets import RetryGrant
+from pointsman_server.line import LOOK_INTERVAL_S_MIN
 from pointsman_server.telemetry.metrics import HedgeResult, Metrics
 from pointsman_server.telemetry.spans import RequestSpan
 
@@ -61,6 +62,7 @@ class Race:
         *,
         wait_s: float,
         sleep: Callable[[float], Awaitable[None]],
+        wait_again_s: Callable[[], float | None],
         hedge: Hedge | None,
         grant: RetryGrant | None,
         metrics: Metrics,
@@ -72,6 +74,8 @@ class Race:
             account: Where failures and usages are noted.
             wait_s: For so long its endpoint is to be left alone before.
             sleep: Waits so many seconds.
+            wait_again_s: For how long, after the wait, the endpoint is to be left alone yet; None: for too long, so that no
+                call is made.
             hedge: What to do when `first` is slow; None: wait on.
             grant: The leave for the failover that this is; given back with the first delta. None: it is none.
             metrics: Is told how a hedge ended.
@@ -83,6 +87,7 @@ class Race:
         self._account = account
         self._wait_s = wait_s
         self._sleep = sleep
+        self._wait_again_s = wait_again_s
         self._hedge = hedge
         self._grant = grant
         self._metrics = metrics
@@ -96,8 +101,8 @@ class Race:
         return self._alone(span) if self._hedge is None else self._raced(span, self._hedge)
 
     async def _alone(self, span: RequestSpan) -> AsyncGenerator[RaceEvent, None]:
-        if self._wait_s > 0.0:
-            await self._sleep(self._wait_s)
+        if not await self._is_due():
+            return
         yield _started(self._first)
         self.leader = self._first
         error: UpstreamError | None = None
@@ -108,13 +113,14 @@ class Race:
                         self._commit()
                     yield delta
         except UpstreamError as caught:
-            error = caught
+            # Its frames hold this very name: without them there is no cycle.
+            error = caught.with_traceback(None)
         for event in self._settled(self._first, error):
             yield event
 
     async def _raced(self, span: RequestSpan, hedge: Hedge) -> AsyncGenerator[RaceEvent, None]:
-        if self._wait_s > 0.0:
-            await self._sleep(self._wait_s)
+        if not await self._is_due():
+            return
         yield _started(self._first)
         runners = [_Runner(self._first, span)]
         rival: Attempt | None = None
@@ -170,14 +176,26 @@ class Race:
                 yield delta
                 delta = await anext(leading.deltas, None)
         except UpstreamError as caught:
-            error = caught
+            # Its frames hold this very name: without them there is no cycle.
+            error = caught.with_traceback(None)
         for loser in losers:
             yield self._counted(loser.attempt)
         for event in self._settled(leading.attempt, error):
             yield event
 
+    async def _is_due(self) -> bool:
+        """Waits, if that is to be; whether the call is to be made then."""
+        wait_s: float | None = self._wait_s
+        while wait_s:
+            await self._sleep(max(LOOK_INTERVAL_S_MIN, wait_s))
+            wait_s = self._wait_again_s()
+        if wait_s is None:
+            self._account.attempt_count -= 1
+            self._commit()
+        return wait_s is not None
+
     def _commit(self) -> None:
-        """The attempt has shown a delta: a failover that came so far has not cost anything in vain."""
+        """The attempt has shown a delta, or is not made: no failover has been paid for in vain."""
         if self._grant is not None:
             self._grant.give_back()
             self._grant = None
@@ -221,10 +239,12 @@ class _Runner:
 
     def error(self) -> UpstreamError | None:
         """Why the attempt failed before its first delta; None when it did not. Anything else is raised."""
-        error = self.first.exception()
-        if error is None or isinstance(error, UpstreamError):
-            return error
-        raise error
+        try:
+            self.first.result()
+        except UpstreamError as error:
+            # The task holds it, and its frames hold the task: without them there is no cycle.
+            return error.with_traceback(None)
+        return None
 
     async def leave(self) -> None:
         """Ends the attempt, if it has not ended, and closes its connection."""

@@ -30,6 +30,7 @@ from pointsman_server.ending import Ending
 from pointsman_server.errand import Errand, Execution, Organs
 from pointsman_server.errors import (
     AttemptsExhaustedError,
+    DeadlineExceededError,
     EndpointsUnavailableError,
     FieldViolation,
     InvalidRequestError,
@@ -242,6 +243,8 @@ class Router:
             PointsmanError: as `route`.
         """
         arrived_s = self._clock_s()
+        if execution.is_too_late(arrived_s):
+            raise DeadlineExceededError(delta_count=0)
         self._organs.add_request(now_s=arrived_s)
         with self._lines.place() as place:
             decided = await self._decided(request, execution, span, place)
@@ -373,8 +376,10 @@ class Router:
             try:
                 decided, wait_s = self.route(request, span, served=True), 0.0
             except EndpointsUnavailableError as error:
-                left_s, wait_s = give_up_s - self._clock_s(), error.retry_after_s
-                if wait_s > left_s or not place.enter(error.waited_for):
+                now_s, wait_s, names = self._clock_s(), error.retry_after_s, error.waited_for
+                left_s = give_up_s - now_s
+                room = self.tracker.room(names, within_s=left_s, now_s=now_s)
+                if wait_s > left_s or not place.enter(names, room=room):
                     raise
             else:
                 assert decided.decision.chosen is not None, "a request that is routed has an endpoint"

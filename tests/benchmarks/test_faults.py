@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 from test_docs import page
 
 from benchmarks.faults import figures
-from benchmarks.faults.__main__ import CASES, RESULTS, SOAK, TABLE
+from benchmarks.faults.__main__ import CASES, RESULTS, SOAK, TABLE, told
 from benchmarks.faults.failing import early_count
-from benchmarks.faults.figures import FIGURES, Report, Row, quantile, rows_of, shown
-from benchmarks.faults.leaving import LONG_S, delays_ms
+from benchmarks.faults.figures import FIGURES, Measured, Report, Row, Run, quantile, rows_of, shown
+from benchmarks.faults.leaving import LONG_S, Wire, delays_ms
 from benchmarks.faults.site import Seen
 from benchmarks.harness.machine import Machine, this_machine
 
@@ -29,12 +30,45 @@ def seen(accepted_at_s: float, closed_at_s: float | None = None) -> Seen:
 def test_the_worst_run_counts_and_a_bar_may_be_reached() -> None:
     """Of several runs the highest value is told, and it holds up to the bar itself; what was not measured neither holds
     nor fails."""
-    runs = [{figures.CLOSED_P99: 3.0, figures.CLOSED_MAX: 260.0}, {figures.CLOSED_P99: 50.0, figures.CLOSED_MAX: 9.0}]
-    p99, longest, left_open, vanished = rows_of(runs, ["A1", "A3"])
+    found = [{figures.CLOSED_P99: 3.0, figures.CLOSED_MAX: 260.0}, {figures.CLOSED_P99: 50.0, figures.CLOSED_MAX: 9.0}]
+    p99, longest, left_open, vanished = rows_of([Run(("A1",), measured) for measured in found], ["A1", "A3"])
     assert (p99.worst, p99.values, p99.holds) == (50.0, (3.0, 50.0), True)
     assert (longest.worst, longest.holds) == (260.0, False)
     assert (left_open.worst, left_open.holds) == (None, None)
     assert (vanished.case, vanished.holds) == ("A3", None)
+
+
+async def test_a_run_that_breaks_off_costs_its_own_case_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told with what ended it; its figures hold in no case, even where another run of it went well, and the other
+    cases keep theirs."""
+
+    async def well(value: float) -> Measured:
+        return {figures.DEADLINE_LATE: value, figures.TOO_LATE_CALLS: 0.0}
+
+    async def badly() -> Measured:
+        raise ExceptionGroup("two callers", [OSError("no route to host"), AssertionError("no streams")])
+
+    cases = ("A4", "A5")
+    runs = [await told(cases, "run 1 of 2", well(3.0)), await told(cases, "run 2 of 2", badly())]
+    runs.append(await told(("A11",), "run 1 of 1", well(3.0)))
+    assert [run.measured is None for run in runs] == [False, True, False]
+    rows = {row.figure: row for row in rows_of(runs[:2], ["A4", "A5"])}
+    late = rows[figures.DEADLINE_LATE.name]
+    assert (late.worst, late.failed_run_count, late.holds) == (3.0, 1, False)
+    assert rows[figures.TOO_LATE_CALLS.name].holds is False
+    said = capsys.readouterr().err
+    assert "no route to host" in said
+    assert "A4, A5, run 2 of 2: FAILED, ExceptionGroup" in said
+
+
+def test_two_that_run_at_one_time_have_wires_of_their_own() -> None:
+    """The addresses of A3 follow from the process, within the block that leads nowhere: 4,096 processes in a row share
+    none, and the two ends of a wire differ."""
+    wires = [Wire.of(process_id) for process_id in range(100_000, 100_000 + 4096)]
+    addresses = [ip_address(address) for wire in wires for address in (wire.host, wire.guest)]
+    assert len(set(addresses)) == 2 * 4096
+    assert all(address in ip_network("169.254.64.0/18") for address in addresses)
+    assert len({wire.namespace for wire in wires}) == 4096
 
 
 def test_each_figure_is_of_a_case_that_is_run() -> None:
@@ -72,7 +106,7 @@ def test_quantiles_are_values_that_were_measured(share: float, expected: float) 
 
 
 def test_the_table_tells_what_holds(tmp_path: Path) -> None:
-    """Each row says yes, NO, or that it was not measured; below stand machine, commit and seed."""
+    """Each row says yes, NO, FAILED, or that it was not measured; below stand machine, commit and seed."""
     report = Report(
         machine=this_machine(),
         seed=7,
@@ -80,10 +114,13 @@ def test_the_table_tells_what_holds(tmp_path: Path) -> None:
         completed_count=20_000,
         cancelled_count=5_000,
         notes=("The machine was busy.",),
-        rows=rows_of([{figures.CLOSED_P99: 3.0, figures.CLOSED_MAX: 251.0}], ["A1"]),
+        rows=rows_of(
+            [Run(("A1",), {figures.CLOSED_P99: 3.0, figures.CLOSED_MAX: 251.0}), Run(("A11",), None)], ["A1", "A11"]
+        ),
     )
     *table, empty, made = report.markdown().splitlines()
-    assert [line.split(" | ")[-1].rstrip("| ") for line in table[2:]] == ["yes", "**NO**", "not measured"]
+    verdicts = [line.split(" | ")[-1].rstrip("| ") for line in table[2:]]
+    assert verdicts == ["yes", "**NO**", "not measured", "**FAILED**"]
     assert empty == ""
     assert "seed 7" in made
     assert made.endswith("The machine was busy.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -338,3 +340,41 @@ async def test_with_too_little_time_no_provider_is_called() -> None:
             # The server has dealt with it when it answers a later call.
             await server.client.list_endpoints()
         assert upstream.connections == []
+
+
+def held() -> Counter[str]:
+    """How many objects there are of each class of the server and of its HTTP parser, once garbage is collected, and how
+    many tasks; what the scripted provider keeps of its connections is none of them."""
+    gc.collect()
+    # Of a class that defines `__module__` as a property it is no text.
+    names = [f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects()]
+    ours = Counter(
+        name for name in names if name.startswith(("pointsman_server.", "h11.")) and ".scripted." not in name
+    )
+    return ours + Counter(tasks=len(asyncio.all_tasks()))
+
+
+async def cancel_streams(server: Running, upstream: ScriptedUpstream, count: int) -> None:
+    """So many streams that are cancelled in their middle, each until the provider has seen its connection closed."""
+    for _ in range(count):
+        number = len(upstream.connections)
+        async with asyncio.timeout(PATIENCE_S):
+            call = server.stub.Complete(CompleteRequest(conversation=conversation("hi")))
+            async for response in call:
+                if response.HasField("delta"):
+                    break
+            call.cancel()
+            await (await upstream.connection(number)).client_closed.wait()
+
+
+async def test_a_cancelled_stream_leaves_nothing_behind() -> None:
+    """Sixty more of them add no object to any class of the server for each; a few may wait to be exported."""
+    script = (ReadRequest(), Send(stream_head()), Send(delta_event("on and on")), Hang())
+    async with ScriptedUpstream(script) as upstream:
+        toml = endpoints({"first": ["m0"]}, {"first": upstream.base_url})
+        async with running(config_of(toml, server="decision_memory_count = 1")) as server:
+            await cancel_streams(server, upstream, 10)
+            before = held()
+            await cancel_streams(server, upstream, 60)
+            more = held() - before
+    assert {kind: count for kind, count in more.items() if count >= 30} == {}

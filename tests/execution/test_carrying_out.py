@@ -591,3 +591,59 @@ def test_a_stream_that_breaks_or_is_left_tells_its_speed() -> None:
         assert stage.runtime("y").error_rate is None
 
     play(scenario())
+
+
+def test_who_has_waited_looks_again_before_the_call() -> None:
+    """Two requests wait for the time that an endpoint asked for: one within its own attempts, one in line. The one in line
+    calls first, and is told to stay away for another second: the other waits for that, too, and is served."""
+
+    async def scenario() -> None:
+        stage = Stage(
+            x=by_number({0: refusal(429, retry_after_s=1.0), 1: refusal(429, retry_after_s=1.0)}, answer("fine"))
+        )
+        first = asyncio.create_task(stage.complete())
+        await asyncio.sleep(0.5)
+        second = asyncio.create_task(stage.complete(stage.execution(attempts=1)))
+        await asyncio.sleep(0.8)
+        assert stage.providers["x"].call_count == 2
+        with pytest.raises(AttemptsExhaustedError):
+            await second
+        assert told(await first)[-1] == "done a@x after 2"
+        assert stage.clock_s() >= 2.0
+
+    play(scenario())
+
+
+def test_a_wait_that_has_become_too_long_ends_without_a_call() -> None:
+    """As before, but the one in line is told to stay away for ten seconds: the other one's wait ends without a second
+    attempt, its caller is told when to come back, and nobody has been called before the time."""
+
+    async def scenario() -> None:
+        refusals = {0: refusal(429, retry_after_s=1.0), 1: refusal(429, retry_after_s=10.0)}
+        stage = Stage(x=by_number(refusals, answer("fine")))
+        first = asyncio.create_task(stage.complete())
+        await asyncio.sleep(0.5)
+        with pytest.raises(AttemptsExhaustedError):
+            await stage.complete(stage.execution(attempts=1))
+        with pytest.raises(AttemptsExhaustedError) as caught:
+            await first
+        assert len(caught.value.failures) == 1
+        assert caught.value.retry_after_s == pytest.approx(11.0 - stage.clock_s(), abs=0.01)
+        assert stage.providers["x"].call_count == 2
+
+    play(scenario())
+
+
+def test_a_request_that_comes_too_late_is_not_even_decided() -> None:
+    """With less left of its deadline than a call takes, nobody is chosen and nobody is called: a server that is behind
+    spends its time on those who can still be served."""
+
+    async def scenario() -> None:
+        reader = InMemoryMetricReader()
+        stage = Stage(configure_telemetry(TelemetrySettings(), metric_reader=reader), x=always(answer()))
+        with pytest.raises(DeadlineExceededError):
+            await stage.complete(stage.execution(timeout_s=0.009))
+        assert stage.providers["x"].call_count == 0
+        assert names.DECISIONS not in points(reader)
+
+    play(scenario())

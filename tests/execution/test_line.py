@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
+from contextlib import ExitStack
 
 import pytest
 from execution.played import Played, Stage, always, answer, by_number, refusal, told
@@ -118,10 +120,10 @@ def test_nobody_waits_for_longer_than_the_bound() -> None:
 
 
 def test_a_deadline_that_is_nearer_is_the_bound() -> None:
-    """Who has a second waits for a place in half a second, and for none in two."""
+    """Who has a second waits for a place in half a second, and for none in two: half of the time is for the answer."""
 
     async def scenario() -> None:
-        for per_s, is_served in ((2.0, True), (0.5, False)):
+        for per_s, is_served in ((2.0, True), (1.9, False), (0.5, False)):
             stage = Stage(x=always(answer(after_s=0.2)))
             limit(stage, "x", per_s=per_s)
             if is_served:
@@ -131,23 +133,64 @@ def test_a_deadline_that_is_nearer_is_the_bound() -> None:
             with pytest.raises(EndpointsUnavailableError) as caught:
                 await stage.complete(stage.execution(timeout_s=1.0))
             assert stage.clock_s() == before_s
-            assert caught.value.retry_after_s == pytest.approx(2.0)
+            assert caught.value.retry_after_s == pytest.approx(1.0 / per_s, abs=0.01)
 
     play(scenario())
 
 
-def test_not_too_many_wait() -> None:
-    """Who comes when the lines are full is told at once when to come back; all others are served or told in time."""
+def test_nobody_waits_for_a_place_that_others_will_have() -> None:
+    """At two places a second six come within the 3 s that a request may wait: of a hundred that come at once six wait, and
+    are served; all others are told at once."""
 
     async def scenario() -> None:
         stage = Stage(x=always(answer()))
         limit(stage, "x", per_s=2.0)
         crowd = Crowd(stage)
-        await crowd.comes(WAITER_COUNT_MAX + 5, apart_s=0.0)
-        assert [waited_s for _, waited_s in crowd.refused] == [0.0] * 5
+        await crowd.comes(100, apart_s=0.0)
+        assert [waited_s for _, waited_s in crowd.refused] == [0.0] * 94
         await crowd.over()
-        assert len(crowd.answered) == 6
-        assert len(crowd.refused) == WAITER_COUNT_MAX - 1
+        assert [number for number, _ in crowd.answered] == list(range(6))
+        assert len(crowd.refused) == 94
+
+    play(scenario())
+
+
+def test_nobody_stands_in_line_for_a_refusal() -> None:
+    """An endpoint refused all it was asked, and asks for 5 s. Shortly before that is over one request waits, since one may
+    be let in; it is refused. Those who came with it were told at once, and so is who comes after it."""
+
+    async def scenario() -> None:
+        stage = Stage(x=always(refusal(429, after_s=0.01)))
+        with pytest.raises(AttemptsExhaustedError):
+            await stage.complete(stage.execution(attempts=1))
+        await asyncio.sleep(4.95)
+        trying = asyncio.create_task(stage.complete(stage.execution(attempts=1, timeout_s=0.2)))
+        await asyncio.sleep(0.01)
+        for pause_s in (0.01, 0.01, 0.2):
+            before_s = stage.clock_s()
+            with pytest.raises(EndpointsUnavailableError):
+                await stage.complete(stage.execution(timeout_s=0.2))
+            assert stage.clock_s() == before_s
+            await asyncio.sleep(pause_s)
+        with pytest.raises(AttemptsExhaustedError):
+            await trying
+        assert stage.providers["x"].call_count == 2
+
+    play(scenario())
+
+
+def test_not_too_many_wait() -> None:
+    """However much room there will be, 200 requests wait at one time, in all lines together; when one leaves, another may."""
+
+    async def scenario() -> None:
+        lines = Lines()
+        names = [frozenset({f"a@{number}"}) for number in range(WAITER_COUNT_MAX + 5)]
+        with ExitStack() as waiting:
+            places = [waiting.enter_context(lines.place()) for _ in names]
+            entered = [place.enter(line, room=math.inf) for place, line in zip(places, names, strict=True)]
+            assert entered == [True] * WAITER_COUNT_MAX + [False] * 5
+            places[0].leave()
+            assert places[-1].enter(names[-1], room=math.inf)
 
     play(scenario())
 
@@ -245,7 +288,7 @@ def test_a_line_shows_how_long_it_is() -> None:
     async def scenario() -> None:
         lines = Lines()
         with lines.place() as one, lines.place() as other:
-            assert one.enter(frozenset({"a@x"}))
+            assert one.enter(frozenset({"a@x"}), room=1.0)
             assert other.goes_behind("a@x")
             assert repr(lines) == "Lines([2])"
             one.leave()

@@ -281,7 +281,7 @@ def test_too_little_time_calls_nobody() -> None:
             async for event in stage.events(stage.execution(timeout_s=0.005)):
                 events.append(event)  # noqa: PERF401 - those before an error count
         except DeadlineExceededError:
-            assert [type(event) for event in events] == [Decided]
+            assert events == []
             assert [provider.call_count for provider in stage.providers.values()] == [0, 0]
             return
         raise AssertionError(events)

@@ -461,16 +461,25 @@ async def test_a_redirect_is_not_followed(open_provider: OpenProvider, status: i
         assert elsewhere.connections == []
 
 
-@pytest.mark.parametrize("call", [STREAMED, WHOLE], ids=["streamed", "whole"])
-async def test_an_answer_that_is_too_long_is_refused(open_provider: OpenProvider, call: UpstreamCall) -> None:
-    """The bound holds on the bytes that arrive, whatever they say."""
+@pytest.mark.parametrize(
+    ("call", "kind"), [(STREAMED, "a stream"), (WHOLE, "an answer in one piece")], ids=["streamed", "whole"]
+)
+async def test_an_answer_that_is_too_long_is_refused(
+    open_provider: OpenProvider, call: UpstreamCall, kind: str
+) -> None:
+    """The bound holds on the bytes that arrive, whatever they say, and the failure names it."""
     comment = chunk(b": x\n" * 64)
     async with ScriptedUpstream((ReadRequest(), Send(stream_head() + comment * 10), Hang())) as upstream:
         provider = open_provider(
-            ProviderSettings(name="p", base_url=upstream.base_url, whole_bytes_max=1000, stream_bytes_max=1000)
+            ProviderSettings(
+                name="p",
+                base_url=upstream.base_url,
+                whole_bytes_max=1000,
+                stream_bytes_max=1000 if call.stream else 1_000_000,
+            )
         )
         _, failure = await failure_of(provider, call)
-        assert str(failure) == "the provider's answer is longer than 1000 bytes"
+        assert str(failure) == f"the provider's answer is too long: {kind} may have 1000 bytes"
 
 
 async def test_a_key_that_no_header_can_carry_is_not_quoted(open_provider: OpenProvider) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -298,3 +299,69 @@ def test_no_wait_is_endless(events: list[tuple[str, float, int, float | None]]) 
         rate = limits.rate_per_s(now_s)
         assert rate is None or rate > 0.0
         assert limits.wait_s(now_s + 3600.0 + BURST_S, in_flight_count=0) == 0.0
+
+
+@given(
+    refused_after=st.integers(1, 30),
+    retry_after_s=st.sampled_from([None, 0.0, 0.5, 2.0, 20.0]),
+    quiet_s=st.floats(0.0, 30.0),
+    within_s=st.floats(0.0, 10.0),
+)
+def test_the_room_that_is_told_is_the_room_that_there_is(
+    refused_after: int, retry_after_s: float | None, quiet_s: float, within_s: float
+) -> None:
+    """Whoever calls as soon as it is let gets as many calls as had been told before, but for the one at the very end."""
+    limits, now_s = RateLimits(), 100.0
+    for _ in range(refused_after):
+        limits.started(now_s)
+        now_s += 0.05
+    limits.refused(started_s=now_s, load=0, retry_after_s=retry_after_s, now_s=now_s)
+    now_s += quiet_s
+    until_s, count = now_s + within_s, 0
+    room = limits.room(now_s, until_s)
+    while (wait_s := limits.wait_s(now_s, in_flight_count=0)) <= until_s - now_s:
+        now_s += max(0.0, wait_s)
+        limits.started(now_s)
+        count += 1
+    assert count == pytest.approx(room, abs=1)
+
+
+@given(
+    limit_count=st.integers(1, 100),
+    left=st.integers(0, 100),
+    reset_s=st.floats(0.5, 60.0),
+    within_s=st.floats(0.0, 30.0),
+)
+def test_the_room_of_an_allowance_is_what_is_left_and_what_comes(
+    limit_count: int, left: int, reset_s: float, within_s: float
+) -> None:
+    """As above, by the headers of an answer; once they are out of date nothing is known that limits."""
+    limits, now_s = RateLimits(), 100.0
+    number = limits.started(now_s)
+    allowance = RequestAllowance(limit_count=limit_count, remaining_count=min(left, limit_count), reset_s=reset_s)
+    limits.reported(allowance, number=number, now_s=now_s)
+    until_s, count = now_s + within_s, 0
+    room = limits.room(now_s, until_s)
+    if room == math.inf:
+        assert within_s >= reset_s - 1e-9
+        return
+    assert within_s <= reset_s + 1e-9
+    while (wait_s := limits.wait_s(now_s, in_flight_count=0)) <= until_s - now_s and now_s < 100.0 + reset_s:
+        now_s += wait_s
+        limits.started(now_s)
+        count += 1
+    assert count == pytest.approx(room, abs=1)
+
+
+def test_the_room_of_several_endpoints_is_that_of_all() -> None:
+    """An endpoint that was told to be left alone has none until then, one that knows no limit has as much as anyone wants,
+    and what two have is added up."""
+    tracker = RuntimeTracker()
+    for name in ("a@x", "a@y"):
+        attempt = tracker.start(name, input_token_count=1, now_s=0.0)
+        attempt.fail(UpstreamErrorKind.RATE_LIMITED, retry_after_s=5.0, now_s=0.0)
+    one = tracker.room(["a@x"], within_s=60.0, now_s=1.0)
+    assert 0.0 < one < math.inf
+    assert tracker.room(["a@x", "a@y"], within_s=3.9, now_s=1.0) == 0.0
+    assert tracker.room(["a@x", "a@y"], within_s=60.0, now_s=1.0) == 2.0 * one
+    assert tracker.room(["a@x", "a@never"], within_s=1.0, now_s=1.0) == math.inf

@@ -11,7 +11,14 @@ from typing import NamedTuple
 from pointsman_server.decision.choice import choose
 from pointsman_server.decision.estimate import Draft, drafts_of
 from pointsman_server.decision.feasibility import Verdict, judge, relaxations
-from pointsman_server.decision.types import Candidate, Decision, DecisionInput, DecisionReason, UtilityColumn
+from pointsman_server.decision.types import (
+    Candidate,
+    Decision,
+    DecisionInput,
+    DecisionReason,
+    RejectionReason,
+    UtilityColumn,
+)
 from pointsman_server.decision.utility import rank
 
 PANIC_OPEN_S_MAX = 60.0
@@ -45,11 +52,17 @@ def decide(given: DecisionInput) -> Decision:
     is better than to refuse (Envoy calls this its panic threshold). What an endpoint asked for, it gets all the same.
     """
     decision = _decided(given)
-    if decision.reason is None and any(candidate.healthy_but_for_time for candidate in decision.candidates):
+    # Where no breaker is open there is nothing to leave out of account, and a refusal costs half as much.
+    if decision.reason is None and any(map(_waits_for_breaker, decision.candidates)):
         tried = _decided(given, tolerated_open_s=PANIC_OPEN_S_MAX)
         if tried.reason is not None:
             return replace(tried, reason=DecisionReason.PANIC)
     return decision
+
+
+def _waits_for_breaker(candidate: Candidate) -> bool:
+    reasons = [rejection.reason for rejection in candidate.rejections]
+    return candidate.healthy_but_for_time and RejectionReason.BREAKER_OPEN in reasons
 
 
 def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> Decision:

@@ -202,7 +202,11 @@ class Guard:
 
         ended = await self.run(method, _text_metadata(context), call, is_late=is_late)
         if (failure := ended.failure) is not None:
-            await context.abort(failure.code, failure.message, failure.trailing_metadata())
+            # Not `abort`: what that raises and keeps holds the frames of the whole call in a cycle, and hundreds of refusals
+            # a second would stop the server twice a second for the garbage collector to find them.
+            context.set_trailing_metadata(failure.trailing_metadata())
+            context.set_code(failure.code)
+            context.set_details(failure.message)
         return ended.result
 
     async def run(
@@ -242,7 +246,8 @@ class Guard:
                 error_id = _log_bug(method, error)
                 ended = Ended(failure=internal_failure(error_id))
             else:
-                ended = Ended(failure=failure, error=error)
+                # Its frames hold what it ends in: without them there is no cycle.
+                ended = Ended(failure=failure, error=error.with_traceback(None))
         except Exception as error:  # noqa: BLE001 - the one place where a bug ends: with an id, and nothing of its text
             error_id = _log_bug(method, error)
             ended = Ended(failure=internal_failure(error_id))

@@ -18,6 +18,7 @@ from pointsman_server.decision.router_string import parse_router_string
 from pointsman_server.decision.types import EndpointRuntime
 from pointsman_server.edge import convert
 from pointsman_server.edge.interceptors import current_span, remaining_s
+from pointsman_server.edge.outlasting import outlasting
 from pointsman_server.edge.validate import (
     validate_complete,
     validate_outcome,
@@ -233,7 +234,7 @@ async def _write(context: Context, message: Message) -> None:
     A caller who leaves while it waits ends this with an error of gRPC's own, which comes before the cancellation; it is one.
     """
     try:
-        await context.write(message)
+        await outlasting(context.write(message))
     except grpc.aio.InternalError:
         raise asyncio.CancelledError from None
 

@@ -15,6 +15,9 @@ ATTEMPT_TIME_MIN_S = 0.01
 WAIT_S_MAX = 3.0
 """An endpoint that limits our rate is waited for so long at most, where nobody else is left: limits by the second pass
 within that, those by the minute are better left to the caller, who is told when to come back."""
+WAIT_SHARE = 0.5
+"""Of what is left of the deadline: the other half is for the answer. A call that begins just before its deadline is cut off,
+so that the place is lost, and with it what a refusal would have said of the next one."""
 WAIT_STRETCH = 0.25
 """Of a wait, drawn by the seed and added to it: not all who wait should come back at the same instant."""
 
@@ -84,6 +87,12 @@ class Lineup:
         ]
         return self._take(next_to_try(others, failures)).candidate if others else None
 
+    def wait_s(self, candidate: Candidate, snapshot: RuntimeSnapshot, *, left_s: float | None) -> float | None:
+        """How long a candidate that was taken is to be left alone: 0 when it may be called, None when its breaker is open or
+        so long a wait does not fit into what is left."""
+        wait_s = self._wait_s(candidate, snapshot)
+        return None if wait_s is None or not (wait_s == 0.0 or _fits(candidate, wait_s, left_s)) else wait_s
+
     def has_more(self, snapshot: RuntimeSnapshot) -> bool:
         """Whether anyone is left who was not asked, and may be called now."""
         return any(self._may_be_asked(candidate, snapshot) for candidate in self._remaining)
@@ -138,8 +147,11 @@ def may_wait(wait_s: float, *, left_s: float | None, answer_s: float = ATTEMPT_T
 
 
 def patience_s(*, left_s: float | None) -> float:
-    """How long a request waits at most for an endpoint that it may be sent to: `WAIT_S_MAX`, or what the deadline leaves."""
-    return WAIT_S_MAX if left_s is None else min(WAIT_S_MAX, left_s - ATTEMPT_TIME_MIN_S)
+    """How long a request waits at most for an endpoint that it may be sent to: `WAIT_S_MAX`, or `WAIT_SHARE` of what is left
+    of the deadline; below 0 where no call would be made."""
+    if left_s is None:
+        return WAIT_S_MAX
+    return min(WAIT_S_MAX, WAIT_SHARE * left_s, left_s - ATTEMPT_TIME_MIN_S)
 
 
 def _fits(candidate: Candidate, wait_s: float, left_s: float | None) -> bool:

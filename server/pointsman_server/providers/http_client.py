@@ -194,20 +194,20 @@ class Answer:
         except httpx.HTTPError as error:
             raise _translated(error) from None
         self._received_size += len(received)
-        self._check_size(self._settings.stream_bytes_max)
+        self._check_size(self._settings.stream_bytes_max, "a stream")
         return received
 
     async def read_all(self) -> bytes:
         """The whole of it; fails as `read` does."""
         pieces = []
         while received := await self.read():
-            self._check_size(self._settings.whole_bytes_max)
+            self._check_size(self._settings.whole_bytes_max, "an answer in one piece")
             pieces.append(received)
         return b"".join(pieces)
 
-    def _check_size(self, bytes_max: int) -> None:
+    def _check_size(self, bytes_max: int, kind: str) -> None:
         if self._received_size > bytes_max:
-            raise UpstreamProtocolError(f"the provider's answer is longer than {bytes_max} bytes")
+            raise UpstreamProtocolError(f"the provider's answer is too long: {kind} may have {bytes_max} bytes")
 
     async def drain(self) -> None:
         """Give the server a moment to end the body, so that the connection can serve again."""

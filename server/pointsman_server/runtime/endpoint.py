@@ -160,6 +160,11 @@ class EndpointState:
     def _level_of(self, now_s: float) -> Callable[[float, float], Level | None]:
         return lambda load, length: self._ttft.level(now_s, load=load, length=length)
 
+    def room(self, now_s: float, *, within_s: float) -> float:
+        """How many calls may start within the next `within_s`, as far as limits of our rate are known; infinite without."""
+        from_s, until_s = max(now_s, self._rate_limited_until_s), now_s + within_s
+        return self.limits.room(from_s, until_s) if from_s <= until_s else 0.0
+
     def load_s(self, now_s: float) -> float:
         """The calls under way, summed up over all time until now: calls x seconds."""
         return self._load_s + self.in_flight_count * max(0.0, now_s - self._load_since_s)

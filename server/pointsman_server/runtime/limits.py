@@ -44,6 +44,8 @@ them could meet within one second, and only half of a limit by the second could 
 CONCURRENCY_DECREASE = 0.9
 CONCURRENCY_RETRY_S = 0.25
 """When to ask again while all places are taken: one may be free at any moment."""
+ROOM_ROUNDING = 1e-6
+"""Of a call: a place that comes at the last instant is one."""
 ALLOWANCE_S_MAX = 3600.0
 """A reset further away is a limit of the day; it is heard of again with each answer."""
 
@@ -172,6 +174,16 @@ class RateLimits:
             wait_s = max(wait_s, self._allowance_wait_s(self._allowance, now_s))
         return wait_s
 
+    def room(self, from_s: float, until_s: float) -> float:
+        """How many calls may start within that time, if none starts before: infinite where nothing limits them, and where
+        what limits them may end at any moment, as calls under way do."""
+        count, rate = math.inf, self.rate_per_s(until_s)
+        if rate is not None:
+            count = (until_s - max(from_s, self._due_s) + self._burst_s(rate)) * rate
+        if self._allowance is not None:
+            count = min(count, self._allowance_room(self._allowance, until_s))
+        return max(0.0, math.floor(count + ROOM_ROUNDING)) if math.isfinite(count) else count
+
     def summary(self, *, unix_offset_s: float) -> LimitSummary | None:
         """What is known, to be kept; None without a limit."""
         if self._rate_per_s is None and self._concurrency is None:
@@ -200,6 +212,13 @@ class RateLimits:
         if missing <= 0.0:
             return 0.0
         return min(reset_s - passed_s, missing / refill_per_s) if refill_per_s > 0.0 else reset_s - passed_s
+
+    def _allowance_room(self, allowance: RequestAllowance, until_s: float) -> float:
+        passed_s = max(0.0, until_s - self._allowance_at_s)
+        if passed_s >= min(ALLOWANCE_S_MAX, allowance.reset_s):
+            return math.inf
+        left = allowance.remaining_count - (self.started_count - self._allowance_number)
+        return left + max(0, allowance.limit_count - allowance.remaining_count) / allowance.reset_s * passed_s
 
     def _burst_s(self, rate: float) -> float:
         """As much as is due in this time may be sent at once: with what is due in the following second no more than was

@@ -20,6 +20,7 @@ of an answer plus the odds of failing first times what a failure costs.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import KW_ONLY, dataclass
@@ -264,6 +265,12 @@ class RuntimeTracker:
     def snapshot(self, now_s: float) -> RuntimeSnapshot:
         """The state of every endpoint that was ever called, at `now_s`. Changes nothing."""
         return RuntimeSnapshot({name: endpoint.runtime(now_s) for name, endpoint in self._endpoints.items()})
+
+    def room(self, endpoint_names: Collection[str], *, within_s: float, now_s: float) -> float:
+        """How many calls these endpoints together admit within the next `within_s`, as far as limits of our rate are known;
+        infinite where one of them knows none. Changes nothing."""
+        states = [self._endpoints.get(name) for name in endpoint_names]
+        return sum(math.inf if state is None else state.room(now_s, within_s=within_s) for state in states)
 
     def retain(self, endpoint_names: Collection[str]) -> None:
         """Forget every other endpoint: they have left the catalog. Their attempts under way may still end."""
