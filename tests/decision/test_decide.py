@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pointsman_server.decision.choice import dominates, uniform
-from pointsman_server.decision.decide import decide
+from pointsman_server.decision.decide import PANIC_WAIT_S, decide
 from pointsman_server.decision.estimate import Draft, drafts_of
 from pointsman_server.decision.feasibility import bounded_value
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
@@ -490,13 +490,24 @@ def test_what_is_healthy_is_never_passed_over_for_what_is_not() -> None:
 
 def test_panic_spares_refused_keys_rate_limits_and_constraints() -> None:
     """A key that was refused is refused again, a provider that asks for time gets it, and a bound holds whatever comes."""
-    limited = EndpointRuntime(ttft_s=FLAT, retry_after_s=3.0)
+    limited = EndpointRuntime(ttft_s=FLAT, retry_after_s=30.0)
     refused = EndpointRuntime(ttft_s=FLAT, breaker=BreakerState.OPEN, breaker_open_s=250.0)
     assert ill(open_s=250.0, second=limited).chosen is None
     assert [c.endpoint.name for c in ill(open_s=5.0, second=limited).eligible] == ["m@first"]
     assert ill(open_s=250.0, second=refused).chosen is None
     assert [c.endpoint.name for c in ill(open_s=5.0, second=refused).eligible] == ["m@first"]
     assert ill(open_s=5.0, second=refused, bounds=(Bound(Metric.TTFT, Comparison.LESS, 0.05),)).chosen is None
+
+
+@pytest.mark.parametrize(
+    ("retry_after_s", "expected"), [(0.1, None), (PANIC_WAIT_S, None), (PANIC_WAIT_S + 0.1, DecisionReason.PANIC)]
+)
+def test_no_ill_endpoint_is_tried_while_a_healthy_one_is_soon_free(
+    retry_after_s: float, expected: DecisionReason | None
+) -> None:
+    """Who limits our rate for a moment is waited for; for longer than a request may wait, trying is better."""
+    decision = ill(open_s=5.0, second=EndpointRuntime(ttft_s=FLAT, retry_after_s=retry_after_s))
+    assert decision.reason is expected
 
 
 def test_panic_gives_an_ill_endpoint_the_time_that_it_asked_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,8 @@ from pointsman_server.decision.utility import rank
 PANIC_OPEN_S_MAX = 60.0
 """Longer than failures keep a breaker open (`runtime.breaker.BreakerRules`). One that stays open for longer was opened by a
 refused key, which trying does not mend."""
+PANIC_WAIT_S = 3.0
+"""An endpoint that is well and limits our rate for no longer than this is waited for (`execution.lineup.WAIT_S_MAX`)."""
 
 
 _new_candidate: Callable[[tuple[object, ...]], Candidate] = partial(tuple.__new__, Candidate)
@@ -49,11 +52,16 @@ def decide(given: DecisionInput) -> Decision:
     The alternatives are worked off in order: the first that leaves an eligible endpoint supplies the choice, the later
     ones supply further candidates to fail over to. Where only open breakers stand against every endpoint that would
     do, they are left out of account: the calls that opened them may have failed for a reason that is over, and to try
-    is better than to refuse (Envoy calls this its panic threshold). What an endpoint asked for, it gets all the same.
+    is better than to refuse (Envoy calls this its panic threshold). What an endpoint asked for, it gets all the same;
+    and where one that is well will be free in a moment, no ill one is tried in its place.
     """
     decision = _decided(given)
     # Where no breaker is open there is nothing to leave out of account, and a refusal costs half as much.
-    if decision.reason is None and any(map(_waits_for_breaker, decision.candidates)):
+    if (
+        decision.reason is None
+        and any(map(_waits_for_breaker, decision.candidates))
+        and not any(map(_is_soon_free, decision.candidates))
+    ):
         tried = _decided(given, tolerated_open_s=PANIC_OPEN_S_MAX)
         if tried.reason is not None:
             return replace(tried, reason=DecisionReason.PANIC)
@@ -63,6 +71,12 @@ def decide(given: DecisionInput) -> Decision:
 def _waits_for_breaker(candidate: Candidate) -> bool:
     reasons = [rejection.reason for rejection in candidate.rejections]
     return candidate.healthy_but_for_time and RejectionReason.BREAKER_OPEN in reasons
+
+
+def _is_soon_free(candidate: Candidate) -> bool:
+    limited = [one.reason is RejectionReason.RATE_LIMITED for one in candidate.rejections]
+    waits_s = [one.actual for one in candidate.rejections if one.actual is not None]
+    return bool(limited) and all(limited) and max(waits_s, default=math.inf) <= PANIC_WAIT_S
 
 
 def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> Decision:
