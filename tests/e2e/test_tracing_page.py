@@ -68,7 +68,9 @@ def test_every_metric_has_the_kind_that_the_page_says() -> None:
 def test_the_numbers_are_those_of_the_code() -> None:
     """Bounds and times on the pages are the constants."""
     assert f"a queue of at most {export.SPAN_QUEUE_COUNT_MAX:,}" in TRACING
-    assert f"takes at most {setup.EXPORT_TIMEOUT_S:g} s, and at the end of the server the last ones at most {setup.SHUTDOWN_S_MAX:g} s" in TRACING  # fmt: skip
+    assert f"One message to the collector takes at most {setup.EXPORT_TIMEOUT_S:g} s" in TRACING
+    assert f"more and more rarely, down to every {export.EXPORT_PAUSE_S_MAX:g} s" in TRACING
+    assert f"the last ones take at most {setup.SHUTDOWN_S_MAX:g} s together" in TRACING
     assert spans.CANDIDATE_EVENT_COUNT_MAX == 10
     assert "for each of the first ten" in TRACING
     assert f"semantic conventions {names.SEMANTIC_CONVENTIONS_VERSION}" in TRACING

@@ -202,11 +202,12 @@ class Guard:
 
         ended = await self.run(method, _text_metadata(context), call, is_late=is_late)
         if (failure := ended.failure) is not None:
-            # Not `abort`: what that raises and keeps holds the frames of the whole call in a cycle, and hundreds of refusals
-            # a second would stop the server twice a second for the garbage collector to find them.
-            context.set_trailing_metadata(failure.trailing_metadata())
-            context.set_code(failure.code)
-            context.set_details(failure.message)
+            try:
+                await context.abort(failure.code, failure.message, failure.trailing_metadata())
+            except grpc.aio.AbortError as told:
+                # All is told. The context keeps the error, whose frames keep the context, and hundreds of refusals a second
+                # would stop the server twice a second for the garbage collector to find such cycles.
+                told.with_traceback(None)
         return ended.result
 
     async def run(
