@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from pointsman_server.decision.decide import PANIC_OPEN_S_MAX
+from pointsman_server.decision.decide import PANIC_OPEN_S_MAX, PANIC_WAIT_S
 from pointsman_server.decision.types import BreakerState
+from pointsman_server.execution.lineup import WAIT_S_MAX
 from pointsman_server.runtime.breaker import Admission, Breaker, BreakerRules
 
 RULES = BreakerRules(
@@ -230,3 +231,8 @@ def test_a_panic_tells_failures_from_a_refused_key_by_how_long_the_breaker_stays
     """What failures and a trial can take is tolerated, what a refused key takes at first is not."""
     rules = BreakerRules()
     assert max(rules.open_s_max, rules.trial_s_max) < PANIC_OPEN_S_MAX < rules.open_s_authentication
+
+
+def test_no_panic_is_for_whom_a_request_would_wait() -> None:
+    """What a decision takes for soon free is what a request has the patience for: else it would be refused instead."""
+    assert PANIC_WAIT_S == WAIT_S_MAX

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pointsman_server.runtime.estimators import DurationEstimator
+from pointsman_server.runtime.level import LevelFilter
 from pointsman_server.runtime.sessions import MEMORY_COUNT, RETURN_S, Sessions
 
 HOUR_S = 3600.0
@@ -57,6 +58,36 @@ def test_slow_sessions_weigh_what_they_cost() -> None:
     assert late is not None
     assert late.p50 < 0.45
     assert late.mean == pytest.approx(0.9 * 0.3 + 0.1 * 5.0, rel=0.2)
+
+
+def test_waits_that_were_broken_off_weigh_in_the_mean() -> None:
+    """One call in ten is given up after 6 s: hours later these weigh as the answers do."""
+    estimator, rng = DurationEstimator(), random.Random(5)
+    for number in range(8):
+        for call in range(30):
+            now_s = number * 6 * HOUR_S + call
+            if call % 10 == 4:
+                estimator.observe_at_least(6.0, now_s=now_s)
+            else:
+                estimator.observe(0.3 * math.exp(rng.gauss(0.0, 0.05)), now_s=now_s)
+    late = estimator.latency(7 * 6 * HOUR_S + 30.0 + 12 * HOUR_S)
+    assert late is not None
+    assert late.mean == pytest.approx(0.9 * 0.3 + 0.1 * 6.0, rel=0.15)
+
+
+def test_the_session_that_goes_on_moves_too() -> None:
+    """A shift in the middle of a session leaves by how much its mean lies above its level."""
+    plain, shifted = LevelFilter(), LevelFilter()
+    for filtered, by in ((plain, 0.0), (shifted, 0.7)):
+        for second, log_value in enumerate((-1.0, -1.1, 1.0, -0.9, -1.0)):
+            filtered.observe(log_value, now_s=float(second))
+        filtered.shift(by)
+        filtered.observe(-1.0 + by, now_s=6 * HOUR_S)
+    expected, level = plain.at(12 * HOUR_S), shifted.at(12 * HOUR_S)
+    assert expected is not None
+    assert level is not None
+    assert expected.log_mean_ratio > 0.2
+    assert level.log_mean_ratio == pytest.approx(expected.log_mean_ratio)
 
 
 def test_the_mean_moves_with_what_levels_are_measured_against() -> None:

@@ -155,7 +155,7 @@ def test_who_does_not_tell_of_tokens_is_not_silent() -> None:
 @settings(max_examples=200)
 def test_surprise_grows_with_the_wait(one_s: float, other_s: float, error: float, spread: float) -> None:
     """The longer a wait, the more surprising; never negative, and finite: a straggler can take any time."""
-    level = Level(0.0, error, spread)
+    level = Level(0.0, error, spread, 0.0, 0.0)
     surprises = [wait_surprise(wait_s, level) for wait_s in sorted((one_s, other_s))]
     assert 0.0 <= surprises[0] <= surprises[1] < 30.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -74,9 +73,10 @@ def _waits_for_breaker(candidate: Candidate) -> bool:
 
 
 def _is_soon_free(candidate: Candidate) -> bool:
-    limited = [one.reason is RejectionReason.RATE_LIMITED for one in candidate.rejections]
-    waits_s = [one.actual for one in candidate.rejections if one.actual is not None]
-    return bool(limited) and all(limited) and max(waits_s, default=math.inf) <= PANIC_WAIT_S
+    return bool(candidate.rejections) and all(
+        one.reason is RejectionReason.RATE_LIMITED and one.actual is not None and one.actual <= PANIC_WAIT_S
+        for one in candidate.rejections
+    )
 
 
 def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> Decision:

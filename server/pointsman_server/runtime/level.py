@@ -97,10 +97,10 @@ class Level(NamedTuple):
     """Standard error of `log_median`: 0.1 means that the median is known to about 10 %."""
     log_spread: float
     """Standard deviation of the logarithm of one observation around the level."""
-    returned: float = 0.0
+    returned: float
     """0..1, how far the median has returned from the last session's to the usual one."""
-    log_mean_ratio: float = 0.0
-    """By how much the logarithm of the mean lies above the median's, over all sessions."""
+    log_mean_ratio: float
+    """By how much the logarithm of the mean lies above the median's, over all sessions; 0 before the first has ended."""
 
 
 class _Run:
@@ -231,7 +231,6 @@ class LevelFilter:
         silent_s = max(0.0, now_s - self._seen_s)
         variance = self._variance(x, y) + silent_s * LEVEL_VARIANCE_PER_S
         log_median += self._sessions.returned(log_median, silent_s)
-        returned = self._sessions.share(silent_s)
         for growth, quantity, usual in ((self.load, load, x), (self.length, length, y)):
             exponent = growth.shrunk
             if quantity is not None and exponent > 0.0:
@@ -239,8 +238,13 @@ class LevelFilter:
                 log_median += exponent * further
                 variance += min(growth.variance, exponent * exponent) * further * further
         known = min(self._sessions.variance(LEVEL_VARIANCE_MAX), variance)
-        ratio = self._sessions.log_mean_ratio if returned > 0.0 else 0.0
-        return Level(log_median, math.sqrt(known), math.sqrt(self._spread), returned, ratio)
+        return Level(
+            log_median,
+            math.sqrt(known),
+            math.sqrt(self._spread),
+            self._sessions.share(silent_s),
+            self._sessions.log_mean_ratio,
+        )
 
     def growth(self, *, load: float, length: float) -> float:
         """By how much the logarithm of the median lies higher there than at the usual load and length."""

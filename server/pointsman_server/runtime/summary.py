@@ -244,7 +244,7 @@ def _sessions(read: _Object) -> SessionsSummary:
     return SessionsSummary(
         count=read.count("count"),
         mean=read.figure("mean", low=-1e3, high=1e3),
-        mean_s=read.figure("mean_s", low=1e-6, high=1e6),
+        mean_s=read.figure("mean_s", low=1e-100, high=1e100),
         squares=read.figure("squares", low=0.0, high=1e6),
     )
 
