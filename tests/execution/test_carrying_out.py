@@ -634,6 +634,22 @@ def test_a_wait_that_has_become_too_long_ends_without_a_call() -> None:
     play(scenario())
 
 
+def test_a_wait_that_came_to_nothing_is_no_attempt() -> None:
+    """The place that was waited for is gone for ten seconds; the next one that is waited for answers, as the third of the
+    three attempts that a request has."""
+
+    async def scenario() -> None:
+        x = by_number({0: refusal(429, retry_after_s=1.0), 1: refusal(429, retry_after_s=10.0)}, answer("fine"))
+        stage = Stage(x=x, y=by_number({0: refusal(429, retry_after_s=1.6)}, answer("fine")))
+        first = asyncio.create_task(stage.complete(stage.execution(attempts=3)))
+        await asyncio.sleep(0.5)
+        with pytest.raises(AttemptsExhaustedError):
+            await stage.complete(stage.execution(attempts=1))
+        assert told(await first)[-1] == "done a@y after 3"
+
+    play(scenario())
+
+
 def test_a_request_that_comes_too_late_is_not_even_decided() -> None:
     """With less left of its deadline than a call takes, nobody is chosen and nobody is called: a server that is behind
     spends its time on those who can still be served."""

@@ -36,7 +36,12 @@ from pointsman_server.decision.types import (
 from pointsman_server.errors import UpstreamErrorKind
 from pointsman_server.telemetry import names
 from pointsman_server.telemetry.setup import TelemetrySettings, configure_telemetry
-from pointsman_server.telemetry.spans import CANDIDATE_EVENT_COUNT_MAX, Tracing
+from pointsman_server.telemetry.spans import (
+    CANDIDATE_EVENT_COUNT_MAX,
+    Tracing,
+    candidate_attributes,
+    candidate_event,
+)
 from strategies import endpoints, latencies, qualities
 
 METHOD = "pointsman.v1.RouterService/Complete"
@@ -210,6 +215,26 @@ candidates = st.builds(
     utility=numbers,
     rejections=st.sampled_from([(), (Rejection(RejectionReason.UNKNOWN_VALUE, "ttft<500"),)]),
 )
+
+
+known_candidates = st.builds(
+    Candidate._replace,
+    candidates,
+    quality=qualities,
+    cost_usd=st.floats(2.0, 1e6),
+    ttft_s=latencies(0.05, 1.0),
+    utility=st.floats(-9.0, -1.0),
+    rejections=st.just(()),
+)
+
+
+@given(candidates | known_candidates)
+def test_the_short_way_to_tell_of_a_candidate_tells_the_same(candidate: Candidate) -> None:
+    """Whether all is known of it or not, its event has the attributes that any candidate has, each under its own key."""
+    event = candidate_event(candidate, unix_ns=1)
+    assert event.attributes == candidate_attributes(candidate)
+
+
 decisions = st.builds(
     Decision,
     decision_id=st.just("d-1"),
