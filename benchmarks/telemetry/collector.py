@@ -36,14 +36,14 @@ class Manner(StrEnum):
 class Collector:
     """An OTLP/gRPC server on loopback, from `with` to its end."""
 
-    def __init__(self, manner: Manner = Manner.PROMPT, *, keeps: bool = True) -> None:
+    def __init__(self, manner: Manner = Manner.PROMPT, *, keeps: bool = True, port: int = 0) -> None:
         """Nothing is opened yet. `keeps` says whether what is sent is read and kept for the test; if not, it costs next to
-        nothing."""
+        nothing. A `port` of 0 is any that is free."""
         self.spans: list[Span] = []
         self.metrics: list[ExportMetricsServiceRequest] = []
         self.metadata: dict[str, str] = {}
         """Of the last message with spans."""
-        self.port = 0
+        self.port = port
         self._keeps = keeps
         self._manner = manner
         self._ended = threading.Event()
@@ -61,7 +61,7 @@ class Collector:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
         return self
 

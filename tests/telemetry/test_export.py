@@ -12,6 +12,7 @@ from pointsman_server.telemetry.export import (
     EXPORT_PAUSE_S_MAX,
     SPAN_BATCH_COUNT_MAX,
     SPAN_EXPORT_INTERVAL_S,
+    Answer,
     OtlpExport,
     SpanQueue,
     next_wait_s,
@@ -28,8 +29,13 @@ def a_queue(*, span_count: int, count_max: int) -> SpanQueue:
     """A queue to which so many spans were added."""
     queue = SpanQueue(SpanEncoder({names.SERVICE_NAME: "pointsman"}), count_max=count_max)
     for number in range(span_count):
-        queue.add(SpanRecord(f"s{number}", TraceContext(1, 1, True), None, SpanKind.INTERNAL, start_unix_ns=1, attributes={}))  # fmt: skip
+        queue.add(a_span(f"s{number}"))
     return queue
+
+
+def a_span(name: str) -> SpanRecord:
+    """A span of no meaning."""
+    return SpanRecord(name, TraceContext(1, 1, True), None, SpanKind.INTERNAL, start_unix_ns=1, attributes={})
 
 
 def dropped(telemetry: Telemetry) -> float:
@@ -76,7 +82,7 @@ def test_the_queue_is_bounded_and_counts_what_it_drops() -> None:
     queue = a_queue(span_count=30, count_max=10)
     assert (len(queue), queue.dropped_count) == (10, 20)
     assert queue.take() is not None
-    queue.settle(taken=True)
+    queue.settle(Answer.TAKEN)
     assert (len(queue), queue.sent_count, queue.dropped_count) == (0, 10, 20)
 
 
@@ -84,10 +90,41 @@ def test_a_message_holds_no_more_than_a_batch() -> None:
     """A long queue leaves in several messages, and each that is refused counts as dropped."""
     queue = a_queue(span_count=SPAN_BATCH_COUNT_MAX + 1, count_max=10_000)
     assert queue.take() is not None
-    queue.settle(taken=False)
+    queue.settle(Answer.REFUSED)
     assert (len(queue), queue.dropped_count) == (1, SPAN_BATCH_COUNT_MAX)
     assert queue.take() is not None
     assert queue.take() is None
+
+
+def test_what_did_not_arrive_waits_in_its_place() -> None:
+    """A message that found nobody is the next one again; the bound holds for what is new, and giving up counts all."""
+    queue = a_queue(span_count=4, count_max=4)
+    request = queue.take()
+    queue.settle(Answer.UNREACHABLE)
+    queue.add(a_span("one too many"))
+    assert queue.take() == request
+    queue.settle(Answer.UNREACHABLE)
+    assert (len(queue), queue.sent_count, queue.dropped_count) == (4, 0, 1)
+    queue.give_up()
+    assert (len(queue), queue.dropped_count) == (0, 5)
+
+
+def test_a_collector_that_comes_back_gets_what_it_missed() -> None:
+    """While nobody listens nothing is lost, as far as there is room, and nothing stays connected; then all of it arrives."""
+    queue = a_queue(span_count=1, count_max=10)
+    with Collector() as collector:
+        export = OtlpExport(collector.url, queue, nothing, timeout_s=5.0)
+        assert export._send_spans()
+    queue.add(a_span("missed"))
+    assert not export._send_spans()
+    assert not export._send_spans()
+    assert export._span_exporter._client is None
+    queue.add(a_span("later"))
+    with Collector(port=collector.port) as again:
+        assert export._send_spans()
+    assert [span.name for span in collector.spans] == ["s0"]
+    assert [span.name for span in again.spans] == ["missed", "later"]
+    assert (queue.sent_count, queue.dropped_count) == (3, 0)
 
 
 @pytest.mark.parametrize("is_there", [True, False])

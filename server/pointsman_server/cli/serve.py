@@ -16,8 +16,6 @@ def run(arguments: Namespace, _environment: Mapping[str, str]) -> int:
     # Of other libraries the warnings are enough: an HTTP client tells of every request.
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("pointsman").setLevel(logging.INFO)
-    # That a collector does not take what it is sent is said once, by ourselves; OpenTelemetry says it every second.
-    logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
     options = app.ServeOptions(
         config_path=arguments.config,
         listen=arguments.listen,

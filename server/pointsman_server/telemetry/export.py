@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from enum import Enum
 from threading import Event, Thread
 from time import monotonic
+from typing import Any, cast
 
 import grpc
+from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter
 
 from pointsman_server.telemetry.otlp import SpanEncoder
 from pointsman_server.telemetry.span_record import SpanRecord, readable
@@ -39,6 +42,16 @@ METRIC_EXPORT_INTERVAL_S = 15.0
 TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
+class Answer(Enum):
+    """What became of a message to the collector."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    """Or not answered in time; it may have arrived."""
+    UNREACHABLE = "unreachable"
+    """It surely did not arrive."""
+
+
 class _EncodedTraceService:
     """The collector's service, called with messages that are bytes already."""
 
@@ -48,26 +61,50 @@ class _EncodedTraceService:
         )
 
 
-class _EncodedSpanExporter(OTLPSpanExporter):
-    """OpenTelemetry's exporter, with its connection, headers, certificates and retries, for spans that are bytes already."""
+class _OneTry(OTLPExporterMixin[Any, Any, Any, Any]):
+    """OpenTelemetry's exporter, with its address, headers and certificates, but not its way to send.
 
-    def __init__(self, endpoint: str, *, timeout_s: float) -> None:
-        super().__init__(endpoint, timeout=timeout_s)
+    That tries several times, connects anew after failures, and has the connection go on trying in between, which takes
+    5 ms of CPU a second for a collector that is not there. Here one call is one try, and nothing is left of one that
+    found nobody; when to try again is up to `OtlpExport`.
+    """
 
-    def send(self, request: bytes) -> bool:
-        """Whether the collector took an ExportTraceServiceRequest."""
-        return self._export([request]) is SpanExportResult.SUCCESS  # type: ignore[list-item]  # see _translate_data
+    # Their own types say that they are None for ever.
+    _channel: Any
+    _client: Any
+
+    def offer(self, request: Any) -> Answer:
+        """Calls the collector, once."""
+        if self._shutdown:
+            return Answer.REFUSED
+        if self._client is None:
+            self._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
+        try:
+            self._client.Export(request, metadata=self._headers, timeout=self._timeout)
+        except grpc.RpcError as error:
+            if cast("grpc.Call", error).code() is not grpc.StatusCode.UNAVAILABLE:
+                return Answer.REFUSED
+            self._channel.close()
+            self._client = None
+            return Answer.UNREACHABLE
+        return Answer.TAKEN
+
+
+class _SpanExporter(_OneTry, OTLPSpanExporter):
+    """For spans that are bytes already: an ExportTraceServiceRequest."""
 
     def _initialize_channel_and_stub(self) -> None:
-        """What the exporter calls to connect, and to do so anew."""
+        """What the exporter calls to connect."""
         super()._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
-        self._client = _EncodedTraceService(self._channel)  # type: ignore[assignment, arg-type]  # None in types alone
+        self._client = _EncodedTraceService(self._channel)
 
-    def _translate_data(self, data: Sequence[object]) -> bytes:  # type: ignore[override]  # what its client is given
-        """What the exporter calls to make a message of what it was given."""
-        (request,) = data
-        assert isinstance(request, bytes)
-        return request
+
+class _MetricExporter(_OneTry, OTLPMetricExporter):
+    """For metrics as they stand."""
+
+    def offer(self, metrics: MetricsData) -> Answer:
+        """Calls the collector, once."""
+        return super().offer(self._translate_data(metrics))
 
 
 class SpanQueue:
@@ -77,7 +114,7 @@ class SpanQueue:
         self._encoder = encoder
         self._count_max = count_max
         self._waiting: deque[bytes] = deque()
-        self._batch_count = 0
+        self._batch: list[bytes] = []
         # One for each thread that counts: who ends spans, and who sends them.
         self._refused_count = 0
         self._lost_count = 0
@@ -99,17 +136,27 @@ class SpanQueue:
             self._waiting.append(self._encoder.span(span))
 
     def take(self) -> bytes | None:
-        """The next message for the collector and what it holds leaves the queue; None when nothing waits."""
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), SPAN_BATCH_COUNT_MAX))]
-        self._batch_count = len(batch)
-        return self._encoder.request(batch) if batch else None
+        """The next message for the collector, whose spans leave the queue until `settle` says what became of them; None when
+        nothing waits."""
+        self._batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), SPAN_BATCH_COUNT_MAX))]
+        return self._encoder.request(self._batch) if self._batch else None
 
-    def settle(self, *, taken: bool) -> None:
-        """Counts what `take` gave last as sent, or as dropped."""
-        if taken:
-            self.sent_count += self._batch_count
-        else:
-            self._lost_count += self._batch_count
+    def settle(self, answer: Answer) -> None:
+        """Counts what `take` gave last as sent or as dropped; what did not arrive waits again, before all others."""
+        match answer:
+            case Answer.TAKEN:
+                self.sent_count += len(self._batch)
+            case Answer.REFUSED:
+                self._lost_count += len(self._batch)
+            case Answer.UNREACHABLE:
+                # There was room for it; what came since may stand above the bound, by a batch at most.
+                self._waiting.extendleft(reversed(self._batch))
+
+    def give_up(self) -> None:
+        """Drops what waits, and counts it."""
+        while self._waiting:
+            self._waiting.popleft()
+            self._lost_count += 1
 
 
 class OtlpExport:
@@ -124,13 +171,12 @@ class OtlpExport:
             endpoint: URL of an OTLP/gRPC collector.
             spans: Where finished spans wait.
             collect: Reads the metrics; None sends none.
-            timeout_s: Of one message, retries included.
+            timeout_s: Of one message.
         """
         self._spans = spans
         self._collect = collect
-        self._timeout_s = timeout_s
-        self._span_exporter = _EncodedSpanExporter(endpoint, timeout_s=timeout_s)
-        self._metric_exporter = OTLPMetricExporter(endpoint, timeout=timeout_s)
+        self._span_exporter = _SpanExporter(endpoint, timeout=timeout_s)
+        self._metric_exporter = _MetricExporter(endpoint, timeout=timeout_s)
         self.exporters = (self._span_exporter, self._metric_exporter)
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="telemetry", daemon=True)
@@ -145,10 +191,9 @@ class OtlpExport:
         """Sends what is left and ends, within the time: what the collector has not taken by then is lost. Blocks."""
         self._stopping.set()
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            # It waits for an answer or to try again, which this cuts short; as a daemon it can't hold up the process.
-            for exporter in self.exporters:
-                exporter.shutdown(timeout_millis=0.0)
+        for exporter in self.exporters:
+            # Cuts short what still waits for an answer; as a daemon the thread can't hold up the process.
+            exporter.shutdown(timeout_millis=0.0)
 
     def _run(self) -> None:
         metrics_due_s = monotonic() + METRIC_EXPORT_INTERVAL_S
@@ -159,25 +204,23 @@ class OtlpExport:
                 self._send_metrics()
                 metrics_due_s = monotonic() + METRIC_EXPORT_INTERVAL_S
         self._send_spans()
+        self._spans.give_up()
         self._send_metrics()
-        for exporter in self.exporters:
-            exporter.shutdown(timeout_millis=0.0)
 
     def _send_spans(self) -> bool:
         """What waits now; after a failure the rest stays, as far as there is room. Whether there was none."""
         while (request := self._spans.take()) is not None:
-            taken = self._span_exporter.send(request)
-            self._spans.settle(taken=taken)
-            self._tell("spans", taken=taken)
-            if not taken:
+            answer = self._span_exporter.offer(request)
+            self._spans.settle(answer)
+            self._tell("spans", taken=answer is Answer.TAKEN)
+            if answer is not Answer.TAKEN:
                 return False
         return True
 
     def _send_metrics(self) -> None:
         collected = None if self._collect is None else self._collect()
         if collected is not None:
-            exported = self._metric_exporter.export(collected, timeout_millis=self._timeout_s * 1000.0)
-            self._tell("metrics", taken=exported is MetricExportResult.SUCCESS)
+            self._tell("metrics", taken=self._metric_exporter.offer(collected) is Answer.TAKEN)
 
     def _tell(self, signal: str, *, taken: bool) -> None:
         """Logs a change for the worse or the better, once."""
@@ -186,7 +229,7 @@ class OtlpExport:
             logger.info("the collector takes %s again", signal)
         elif not taken and signal not in self._untaken:
             self._untaken.add(signal)
-            logger.warning("the collector does not take %s, which are dropped for now", signal)
+            logger.warning("the collector does not take %s", signal)
 
 
 def next_wait_s(wait_s: float, *, taken: bool) -> float:

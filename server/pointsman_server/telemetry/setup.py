@@ -25,7 +25,7 @@ from pointsman_server.telemetry.span_record import SpanRecorder, SpanSink
 from pointsman_server.telemetry.spans import Tracing
 
 EXPORT_TIMEOUT_S = 2.0
-"""One export, retries included. A collector stands nearby and answers in milliseconds, or is not there."""
+"""One message. A collector stands nearby and answers in milliseconds, or is not there."""
 SHUTDOWN_S_MAX = 3.0
 """For the last exports: one timeout and something. By default a dead collector would hold up a shutdown for 30 s."""
 
