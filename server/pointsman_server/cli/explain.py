@@ -19,7 +19,7 @@ from pointsman_server.decision.resolve import effective_router_string
 from pointsman_server.decision_log.codec import aftermath_fields
 from pointsman_server.decision_log.reader import DecisionLogReader, LoggedRequest
 from pointsman_server.decision_log.records import CompletionResult, LoggedAttempt, LoggedCompletion, LoggedReport
-from pointsman_server.edge.convert import fill_decision
+from pointsman_server.edge.decision_message import fill_decision
 
 _RESULTS: Mapping[CompletionResult, str] = {
     CompletionResult.DONE: "the answer is complete",

@@ -5,7 +5,7 @@ Everything that comes in here has been validated, so nothing is checked twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,10 +20,8 @@ from pointsman_server.decision.types import (
     Bound,
     BoundChange,
     BreakerState,
-    Candidate,
     Capability,
     Comparison,
-    Decision,
     DecisionReason,
     Direction,
     Endpoint,
@@ -31,7 +29,6 @@ from pointsman_server.decision.types import (
     Latency,
     Objective,
     Preference,
-    QualityPrediction,
     Rejection,
     RejectionReason,
     Relaxation,
@@ -41,11 +38,6 @@ from pointsman_server.decision.types import (
 from pointsman_server.errors import AttemptFailure, UpstreamErrorKind
 from pointsman_server.router import Completed
 from pointsman_server.world import ServedRouter
-
-INTERVAL_NORMAL_QUANTILE = 1.6448536269514722
-"""Standard normal quantile at 0.95: mean -+ this many standard errors is the 90 % interval that is shown."""
-LASTING_PART_COUNT_MAX = 4096
-"""Endpoints of which `_LastingParts` remembers something; beyond them it begins anew."""
 
 METRIC_TO_PROTO: Mapping[Metric, routing_pb2.Metric.ValueType] = {
     Metric.QUALITY: routing_pb2.METRIC_QUALITY,
@@ -306,150 +298,6 @@ def _direction(metric: Metric, direction: routing_pb2.Direction.ValueType) -> Di
     return Direction.HIGHEST if direction == routing_pb2.DIRECTION_HIGHEST else Direction.LOWEST
 
 
-def fill_decision(
-    message: routing_pb2.Decision,
-    decision: Decision,
-    *,
-    input_token_count: int,
-    decide_time_s: float,
-    router_text: str,
-    shadows: Iterable[Decision] = (),
-    with_candidates: bool = True,
-) -> None:
-    """Writes the decision as it is shown into an empty message; `decide_time_s` is Unix time."""
-    message.id = decision.decision_id
-    message.router = decision.router_name
-    message.router_version = decision.router_version
-    message.input_token_count = input_token_count
-    message.seed = decision.seed
-    message.decide_time.CopyFrom(timestamp(decide_time_s))
-    message.quality_artifact = decision.quality_artifact
-    message.router_text = router_text
-    if decision.runtime_age_s is not None:
-        message.runtime_age.CopyFrom(duration(decision.runtime_age_s))
-    if (chosen := decision.chosen) is not None and decision.reason is not None:
-        message.endpoint = chosen.endpoint.name
-        message.model = chosen.endpoint.model
-        message.provider = chosen.endpoint.provider
-        message.reason = DECISION_REASON_TO_PROTO[decision.reason]
-        message.probability = chosen.probability
-    assigned = decision.assignment
-    if assigned.split_name:
-        message.assignment.asked_router = assigned.split_name
-        message.assignment.probability = assigned.probability
-        message.assignment.keyed = assigned.keyed
-    message.affinity = AFFINITY_TO_PROTO[decision.affinity]
-    if with_candidates:
-        _fill_candidates(message, decision.candidates)
-    message.shadows.extend([_shadow_to_proto(shadow) for shadow in shadows])
-
-
-def _shadow_to_proto(shadow: Decision) -> routing_pb2.ShadowDecision:
-    message = routing_pb2.ShadowDecision(
-        router=shadow.router_name,
-        router_version=shadow.router_version,
-        quality_artifact=shadow.quality_artifact,
-    )
-    if (chosen := shadow.chosen) is not None and shadow.reason is not None:
-        message.endpoint = chosen.endpoint.name
-        message.reason = DECISION_REASON_TO_PROTO[shadow.reason]
-        if chosen.quality is not None:
-            _fill_quality(message.quality, chosen.quality)
-        if chosen.cost_usd is not None:
-            message.cost_usd = chosen.cost_usd
-    return message
-
-
-def _fill_candidates(message: routing_pb2.Decision, candidates: Iterable[Candidate]) -> None:
-    """Adds candidates in their order, ranked from 1 where eligible.
-
-    A decision has hundreds of sub-messages, so they are written where they stand, and what stays the same from one
-    decision to the next is copied as a whole: to build each on its own takes four times as long (make bench-overhead).
-    """
-    add = message.candidates.add
-    for rank, candidate in enumerate(candidates, start=1):
-        added = add()
-        added.CopyFrom(_lasting_parts.of(candidate))
-        added.probability = candidate.probability
-        if candidate.alternative:
-            added.alternative = candidate.alternative
-        if candidate.utility is not None:
-            added.rank = rank
-            added.utility = candidate.utility
-        if candidate.quality is not None:
-            _fill_quality(added.quality, candidate.quality)
-        if candidate.output_token_count is not None:
-            added.output_token_count = candidate.output_token_count
-        if candidate.cost_usd is not None:
-            added.cost_usd = candidate.cost_usd
-        if candidate.cached_input_token_count:
-            added.cached_input_token_count = candidate.cached_input_token_count
-        if candidate.error_rate is not None:
-            added.error_rate = candidate.error_rate
-        if candidate.shortfall_risk is not None:
-            added.shortfall_risk = candidate.shortfall_risk
-        if candidate.end_to_end_latency_s is not None:
-            _fill_duration(added.end_to_end_latency, candidate.end_to_end_latency_s)
-        if candidate.runtime_age_s is not None:
-            _fill_duration(added.runtime_age, candidate.runtime_age_s)
-        _fill_terms(added.utility_terms.add, candidate)
-        if candidate.rejections:
-            added.rejections.extend([rejection_to_proto(rejection) for rejection in candidate.rejections])
-
-
-def _fill_quality(message: routing_pb2.QualityPrediction, quality: QualityPrediction) -> None:
-    mean = quality.mean
-    spread = INTERVAL_NORMAL_QUANTILE * quality.standard_error
-    low, high = mean - spread, mean + spread
-    message.mean = mean
-    # Calls of `max` and `min` would take as long as writing the message.
-    message.low = low if low > 0.0 else 0.0  # noqa: FURB136
-    message.high = high if high < 1.0 else 1.0  # noqa: FURB136
-
-
-class _LastingParts:
-    """What of a candidate is the same in every decision until its endpoint is observed again; about 1 kB each.
-
-    The very same latencies tell that nothing is new: to compare them by value would take as long as to write them.
-    """
-
-    def __init__(self) -> None:
-        self._by_endpoint: dict[str, tuple[Latency | None, Latency | None, routing_pb2.Candidate]] = {}
-
-    def of(self, candidate: Candidate) -> routing_pb2.Candidate:
-        """The endpoint's names and latencies."""
-        endpoint, ttft_s, inter_token_latency_s = candidate.endpoint, candidate.ttft_s, candidate.inter_token_latency_s
-        known = self._by_endpoint.get(endpoint.name)
-        if known is not None and known[0] is ttft_s and known[1] is inter_token_latency_s:
-            return known[2]
-        if len(self._by_endpoint) >= LASTING_PART_COUNT_MAX:
-            self._by_endpoint.clear()
-        part = routing_pb2.Candidate(
-            endpoint=endpoint.name,
-            model=endpoint.model,
-            provider=endpoint.provider,
-            ttft=_latency_to_proto(ttft_s),
-            inter_token_latency=_latency_to_proto(inter_token_latency_s),
-        )
-        self._by_endpoint[endpoint.name] = (ttft_s, inter_token_latency_s, part)
-        return part
-
-
-_lasting_parts = _LastingParts()
-
-
-def _fill_terms(add: Callable[[], routing_pb2.UtilityTerm], candidate: Candidate) -> None:
-    row = candidate.row
-    for metric, weight, values, assumed, contributions in candidate.columns:
-        term = add()
-        term.metric = METRIC_TO_PROTO[metric]
-        term.weight = weight
-        term.value = values[row]
-        term.contribution = contributions[row]
-        if assumed[row]:
-            term.assumed = True
-
-
 def rejection_to_proto(rejection: Rejection) -> routing_pb2.Rejection:
     """One reason why an endpoint is not eligible."""
     bound = rejection.bound
@@ -518,8 +366,8 @@ def runtime_to_proto(runtime: EndpointRuntime) -> routing_pb2.EndpointRuntime:
     """The runtime state of an endpoint."""
     latency = runtime.inter_token_latency_s
     return routing_pb2.EndpointRuntime(
-        ttft=_latency_to_proto(runtime.ttft_s),
-        inter_token_latency=_latency_to_proto(latency),
+        ttft=latency_to_proto(runtime.ttft_s),
+        inter_token_latency=latency_to_proto(latency),
         output_tokens_per_second=None if latency is None or latency.mean <= 0.0 else 1.0 / latency.mean,
         error_rate=runtime.error_rate,
         in_flight_count=runtime.in_flight_count,
@@ -580,7 +428,8 @@ def preferences_to_proto(preference: Preference) -> routing_pb2.Preferences:
             return routing_pb2.Preferences(weights=weights)
 
 
-def _latency_to_proto(latency: Latency | None) -> routing_pb2.LatencyEstimate | None:
+def latency_to_proto(latency: Latency | None) -> routing_pb2.LatencyEstimate | None:
+    """What a latency is expected to be."""
     if latency is None:
         return None
     return routing_pb2.LatencyEstimate(
@@ -599,7 +448,8 @@ def duration(value_s: float) -> Duration:
     return Duration(seconds=whole, nanos=int((value_s - whole) * 1e9))
 
 
-def _fill_duration(message: Duration, value_s: float) -> None:
+def fill_duration(message: Duration, value_s: float) -> None:
+    """The same, into an empty message."""
     whole = int(value_s)
     message.seconds = whole
     message.nanos = int((value_s - whole) * 1e9)

@@ -17,6 +17,7 @@ from pointsman_server.config.settings import ServerSettings
 from pointsman_server.decision.router_string import parse_router_string
 from pointsman_server.decision.types import EndpointRuntime
 from pointsman_server.edge import convert
+from pointsman_server.edge.decision_message import fill_decision
 from pointsman_server.edge.interceptors import current_span, remaining_s
 from pointsman_server.edge.outlasting import outlasting
 from pointsman_server.edge.validate import (
@@ -168,7 +169,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
     def _fill_decision(
         self, message: routing_pb2.Decision, decided: Decided, *, with_shadows: bool, with_candidates: bool = True
     ) -> None:
-        convert.fill_decision(
+        fill_decision(
             message,
             decided.decision,
             input_token_count=decided.facts.input_token_count,

@@ -14,6 +14,7 @@ from pointsman_server.attempt import UsageCounted
 from pointsman_server.chat import FinishReason, ReasoningDelta, TextDelta, ToolCallDelta
 from pointsman_server.decision.types import Candidate
 from pointsman_server.edge import convert
+from pointsman_server.edge.decision_message import fill_decision
 from pointsman_server.errors import AttemptFailure, StreamBrokenError, UpstreamErrorKind
 from pointsman_server.openai_door.request import EXTENSION, Asked
 from pointsman_server.race import AttemptStarted
@@ -120,7 +121,7 @@ class Answer:
         decided = self.decided
         assert decided is not None, "the decision comes first"
         message = routing_pb2.Decision()
-        convert.fill_decision(
+        fill_decision(
             message,
             decided.decision,
             input_token_count=decided.facts.input_token_count,
