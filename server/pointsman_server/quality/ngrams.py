@@ -44,9 +44,10 @@ def word_hash(word: str) -> int:
 
 def buckets(hashes: Hashes) -> Buckets:
     """The bucket of each word of a text, then that of each word with its successor."""
-    single, first = hashes * _FIRST, hashes[:-1]
-    pairs = ((first * _FIRST) ^ (hashes[1:] * _SECOND)) * _MIX
-    return (np.concatenate((single, pairs)) >> _SHIFT).astype(np.int64)
+    single = hashes * _FIRST
+    pairs = (single[:-1] ^ (hashes[1:] * _SECOND)) * _MIX
+    # No bucket's number reaches the bit that tells the two types apart.
+    return (np.concatenate((single, pairs)) >> _SHIFT).view(np.int64)
 
 
 def counted(hashes: Hashes) -> tuple[Buckets, Floats]:
@@ -124,5 +125,5 @@ def readings(outputs: Floats, category_latents: Floats) -> Floats:
 
 def _normalised(shares: Floats) -> Floats:
     """Shares of one; all zero where nothing speaks for any."""
-    normalised: Floats = shares / np.maximum(shares.sum(axis=-1, keepdims=True), np.float32(1e-12))
+    normalised: Floats = shares / np.maximum(np.add.reduce(shares, axis=-1, keepdims=True), np.float32(1e-12))
     return normalised

@@ -1,8 +1,9 @@
-"""The booster's trees as arrays, which numpy walks for one prompt at a fraction of what a call into XGBoost costs.
+"""The booster's trees as arrays, which numpy reads for one prompt at a fraction of what a call into XGBoost costs.
 
-Every tree is padded to a complete one of the same depth, so that all of them take each step together: from node i of a
-level, a prompt goes on to node 2i or 2i + 1 of the next. What is summed, and in which order, is as in XGBoost, so the
-outputs agree with `Booster.inplace_predict` to the last bit (tests/quality/test_trees.py).
+Every tree is padded to a complete one of the same depth, and asks all its questions at once: seven for a depth of three,
+of which a prompt would meet three. The answers are the bits of one small number, and a table says to which leaf each
+number leads (after the bit vectors of QuickScorer, Lucchese et al., 2015). What is summed, and in which order, is as in
+XGBoost, so the outputs agree with `Booster.inplace_predict` to the last bit (tests/quality/test_trees.py).
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from pointsman_server.errors import ArtifactError
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 
-DEPTH_MAX = 10
-"""Padding takes 2^depth leaves per tree: 150 trees of depth 10 with 13 outputs fill 10 MB; those in use have depth 6."""
+DEPTH_MAX = 4
+"""A tree's answers fill 2^depth bits, and the table of what they lead to has 2^(2^depth) entries: half a megabyte for a depth of four.
+Those in use have three."""
 
 
 NO_CHILD = -1
@@ -35,13 +37,19 @@ _DECODER = json.JSONDecoder()
 class CompleteTrees:
     """Vector-leaf trees of one depth. Immutable, so safe to share between threads.
 
-    Memory: trees x 2^depth x (4 x outputs + 12) bytes, 0.6 MB for 150 trees of depth 6 with 13 outputs.
+    Memory: trees x 2^depth x (4 x outputs + 12) bytes, 80 kB for 150 trees of depth 3 with 13 outputs.
     """
 
-    features: tuple[Indices, ...]
-    """By level, the feature that each node reads: 2^level nodes of the first tree, then those of the second, ..."""
-    thresholds: tuple[Floats, ...]
-    """By level, in the same order: a feature from this value on leads to the second child."""
+    features: Indices
+    """(trees x answers): the feature that each node reads, level by level, and one that fills the tree's last bit."""
+    thresholds: Floats
+    """(trees x answers): a feature from this value on leads to the second child."""
+    answers: np.dtype[np.unsignedinteger[Any]]
+    """The number that holds the answers of one tree."""
+    reached: Indices
+    """(2^answers,): the leaf of a tree to which its answers lead, as a number whose lowest bit is the root's."""
+    first_leaves: Indices
+    """(trees,): where the leaves of each tree begin."""
     leaves: Floats
     """(trees x 2^depth, outputs): what each leaf adds to the outputs."""
 
@@ -64,26 +72,39 @@ class CompleteTrees:
         if depth > DEPTH_MAX:
             raise ArtifactError(f"the booster is {depth} levels deep; train it with at most {DEPTH_MAX}")
         output_count = int(learner["learner_model_param"]["num_target"])
+        # The answers of a tree fill whole bytes.
+        answer_count = max(8, 2**depth)
         features, thresholds, leaves = zip(
-            *(_padded(tree, depth=depth, output_count=output_count) for tree in trees), strict=True
+            *(_padded(tree, depth=depth, answer_count=answer_count, output_count=output_count) for tree in trees),
+            strict=True,
         )
         leaves[0][:] += np.array(json.loads(learner["learner_model_param"]["base_score"]), dtype=np.float32)
-        levels = [slice(2**level - 1, 2 ** (level + 1) - 1) for level in range(depth)]
         return cls(
-            features=tuple(np.concatenate([of_tree[level] for of_tree in features]) for level in levels),
-            thresholds=tuple(np.concatenate([of_tree[level] for of_tree in thresholds]) for level in levels),
+            features=np.concatenate(features),
+            thresholds=np.concatenate(thresholds),
+            answers=np.dtype(f"<u{answer_count // 8}"),
+            reached=_reached(depth=depth, answer_count=answer_count),
+            first_leaves=np.arange(len(trees), dtype=np.intp) << depth,
             leaves=np.concatenate(leaves),
         )
 
     def predict(self, vector: Floats) -> Floats:
         """The outputs for one vector of features, all of them finite."""
-        node = np.arange(len(self.leaves) >> len(self.features))
-        for features, thresholds in zip(self.features, self.thresholds, strict=True):
-            goes_right = vector.take(features.take(node)) >= thresholds.take(node)
-            node += node
-            node += goes_right
-        outputs: Floats = np.add.reduce(self.leaves.take(node, axis=0), axis=0)
+        goes_right = vector.take(self.features) >= self.thresholds
+        answers = np.packbits(goes_right, bitorder="little").view(self.answers)
+        outputs: Floats = np.add.reduce(
+            self.leaves.take(self.reached.take(answers) + self.first_leaves, axis=0), axis=0
+        )
         return outputs
+
+
+def _reached(*, depth: int, answer_count: int) -> Indices:
+    """The leaf that each combination of answers leads to."""
+    answers = np.arange(2**answer_count)
+    place = np.zeros_like(answers)
+    for level in range(depth):
+        place = 2 * place + (answers >> (2**level - 1 + place) & 1)
+    return place.astype(np.intp)
 
 
 def _parsed(booster: xgboost.Booster) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
@@ -112,13 +133,15 @@ def _nodes(tree: Mapping[str, Any]) -> Iterator[tuple[int, int, int]]:
             waiting += [(left, level + 1, 2 * place), (tree["right_children"][node], level + 1, 2 * place + 1)]
 
 
-def _padded(tree: Mapping[str, Any], *, depth: int, output_count: int) -> tuple[Indices, Floats, Floats]:
+def _padded(
+    tree: Mapping[str, Any], *, depth: int, answer_count: int, output_count: int
+) -> tuple[Indices, Floats, Floats]:
     """Features and thresholds of the inner nodes, level by level, and the leaves of a tree made `depth` levels deep.
 
     Below a leaf that lies higher, every leaf is the same, so whatever its padding asks leads to it.
     """
-    features = np.zeros(2**depth - 1, dtype=np.intp)
-    thresholds = np.zeros(2**depth - 1, dtype=np.float32)
+    features = np.zeros(answer_count, dtype=np.intp)
+    thresholds = np.zeros(answer_count, dtype=np.float32)
     leaves = np.zeros((2**depth, output_count), dtype=np.float32)
     weights = np.array(tree["leaf_weights"], dtype=np.float32).reshape(-1, output_count)
     for node, level, place in _nodes(tree):
