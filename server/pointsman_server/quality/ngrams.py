@@ -125,5 +125,5 @@ def readings(outputs: Floats, category_latents: Floats) -> Floats:
 
 def _normalised(shares: Floats) -> Floats:
     """Shares of one; all zero where nothing speaks for any."""
-    normalised: Floats = shares / np.maximum(np.add.reduce(shares, axis=-1, keepdims=True), np.float32(1e-12))
+    normalised: Floats = shares / np.maximum(shares.sum(axis=-1, keepdims=True), np.float32(1e-12))
     return normalised
