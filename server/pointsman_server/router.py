@@ -405,7 +405,7 @@ class Router:
 
     def _soonest_retry_s(self, candidates: tuple[Candidate, ...]) -> float:
         """When the first of these endpoints may be called again, as far as that is known."""
-        snapshot = self.tracker.snapshot(self._clock_s())
+        snapshot = self.tracker.snapshot_of([one.endpoint.name for one in candidates], self._clock_s())
         waits = [snapshot.of(candidate.endpoint.name).retry_after_s for candidate in candidates]
         return min((wait_s for wait_s in waits if wait_s is not None), default=RETRY_AFTER_DEFAULT_S)
 
