@@ -12,10 +12,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import TypeVar
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from pointsman.v1.router_service_pb2 import Execution
+from pointsman.v1.router_service_pb2 import DESCRIPTOR, Execution
 from pointsman_server.providers.scripted import (
     UNKNOWN_HOST,
     Close,
@@ -37,8 +38,12 @@ from benchmarks.faults import figures
 from benchmarks.faults.amount import Amount
 from benchmarks.faults.calling import Ended, connected, ended, request
 from benchmarks.faults.figures import Measured, quantile
+from benchmarks.faults.lean import Raw, answered, calling
 from benchmarks.faults.site import ANSWER, PIECES, QUICK, Provided, Seen, Site, delta
 
+_T = TypeVar("_T")
+
+COMPLETE = f"/{DESCRIPTOR.services_by_name['RouterService'].full_name}/Complete"
 CONNECT_TIMEOUT_S = 0.5
 STALL_S = 0.5
 LORIS_TIMEOUT_S = 8.0
@@ -184,8 +189,8 @@ def _p99_s(found: Sequence[Ended]) -> float:
 
 
 async def _paced(
-    call: Callable[[], Coroutine[None, None, Ended]], per_s: float, seconds: float, rng: random.Random
-) -> list[Ended]:
+    call: Callable[[], Coroutine[None, None, _T]], per_s: float, seconds: float, rng: random.Random
+) -> list[_T]:
     """Calls at a steady rate, however long each takes; each at a random moment of its share of the time, so that what goes
     by a clock of its own, such as bytes that drip, does not meet all of them or none."""
     started_s = time.monotonic()
@@ -233,25 +238,30 @@ async def limited(amount: Amount) -> Measured:
     # One in ten goes to the one that has nothing against being asked again at once; its callers may wait for that. The others
     # ask for any of the rest.
     at_once = "m0@lowest-cost|skip_providers:past"
-    async with Site(providers) as site, connected(site.target) as stub:
+    asked = {router: request(router).SerializeToString() for router in ("m0@past", at_once)}
+    async with (
+        Site(providers) as site,
+        calling(site.target, COMPLETE, timeout_s=LIMITED_DEADLINE_S) as caller,
+    ):
 
-        async def call() -> Ended:
+        async def call() -> tuple[str, Raw]:
             router = "m0@past" if next(numbers) % 10 == 0 else at_once
-            return await ended(stub, request(router), timeout_s=LIMITED_DEADLINE_S)
+            return router, await caller.call(asked[router])
 
-        found = await _paced(call, LIMITED_PER_S, amount.limited_s, random.Random(len(limits)))
+        raw = await _paced(call, LIMITED_PER_S, amount.limited_s, random.Random(len(limits)))
         seen = {name: await site.seen(name) for name in providers}
+    found = [(router, answered(one, timeout_s=LIMITED_DEADLINE_S)) for router, one in raw]
     call_count = sum(len(connections) for connections in seen.values())
-    refused = [one for one in found if one.code is grpc.StatusCode.RESOURCE_EXHAUSTED]
+    refused = [one for _, one in found if one.code is grpc.StatusCode.RESOURCE_EXHAUSTED]
     well_told = [one for one in refused if one.has_details("RetryInfo", "QuotaFailure")]
     # A caller who may wait for an endpoint does; its deadline can come first.
-    late = [one for one in found if one.code is grpc.StatusCode.DEADLINE_EXCEEDED]
+    late = [one for _, one in found if one.code is grpc.StatusCode.DEADLINE_EXCEEDED]
     return {
         figures.LIMITED_EXTRA: max(0.0, call_count / len(found) - 1.0) * 100.0,
         figures.LIMITED_EARLY: sum(early_count(seen[name], limit.after_s) for name, limit in limits.items()),
         figures.LIMITED_OTHER: len(found) - len(well_told) - len(late),
         # Whoever is not refused by its deadline has waited for longer than any bar.
-        figures.LIMITED_TIME: quantile([o.ended_s - o.started_s for o in found if o.router == at_once], 0.95) * 1000.0,
+        figures.LIMITED_TIME: quantile([one.duration_s for router, one in found if router == at_once], 0.95) * 1000.0,
     }
 
 

@@ -90,6 +90,7 @@ class Errand:
         self._organs = organs
         self._begun = begun
         self._lineup = Lineup(decision.eligible, snapshot)
+        self._names = [candidate.endpoint.name for candidate in decision.eligible]
 
     def races(self) -> Iterator[Race]:
         """The attempts that may be made, each with its hedge, to be run before the next is asked for.
@@ -105,7 +106,7 @@ class Errand:
                 raise DeadlineExceededError(delta_count=0)
             left_s = self._execution.left_s(now_s)
             if account.failures:
-                self._snapshot = organs.tracker.snapshot(now_s)
+                self._snapshot = self._looked(now_s)
             turn = self._lineup.next(account.failures, self._snapshot, left_s=left_s)
             if turn is None:
                 return
@@ -137,16 +138,20 @@ class Errand:
         """How long an endpoint that was waited for is to be left alone yet: 0 when it may be called, None when that takes
         too long. Others may have called it meanwhile, taken the place or been told to stay away."""
         now_s = self._organs.clock_s()
-        left_s, snapshot = self._execution.left_s(now_s), self._organs.tracker.snapshot(now_s)
+        left_s, snapshot = self._execution.left_s(now_s), self._looked(now_s)
         left_s = until_s - now_s if left_s is None else min(left_s, until_s - now_s)
         return self._lineup.wait_s(candidate, snapshot, left_s=left_s)
+
+    def _looked(self, now_s: float) -> RuntimeSnapshot:
+        """The state of those that may be asked: many attempts may fail at one time, in a catalog of hundreds."""
+        return self._organs.tracker.snapshot_of(self._names, now_s)
 
     def _rival(self, slow: Candidate) -> Attempt | None:
         """The attempt to make beside a slow one, as far as the budget of hedges goes."""
         organs = self._organs
         if not organs.hedges.has_room:
             return None
-        self._snapshot = organs.tracker.snapshot(organs.clock_s())
+        self._snapshot = self._looked(organs.clock_s())
         candidate = self._lineup.rival(slow, self.account.failures, self._snapshot)
         if candidate is None:
             return None

@@ -32,7 +32,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pointsman_server.decision.types import Decision
+    from pointsman_server.decision.types import Candidate, Decision
 
 
 class PointsmanError(Exception):
@@ -85,8 +85,12 @@ class NoEligibleEndpointError(PointsmanError):
 class EndpointsUnavailableError(PointsmanError):
     """At least one endpoint satisfies the constraints, but every such one is down or rate limited."""
 
-    def __init__(self, decision: Decision, *, retry_after_s: float, rate_limited: bool) -> None:
+    def __init__(
+        self, decision: Decision, *, waiting: tuple[Candidate, ...], retry_after_s: float, rate_limited: bool
+    ) -> None:
         self.decision = decision
+        self.waiting = waiting
+        """Those that satisfy the constraints."""
         self.retry_after_s = retry_after_s
         self.rate_limited = rate_limited
         """Whether every one of them is rate limited, rather than down."""
@@ -94,8 +98,8 @@ class EndpointsUnavailableError(PointsmanError):
 
     @property
     def waited_for(self) -> frozenset[str]:
-        """The endpoints that satisfy the constraints."""
-        return frozenset(one.endpoint.name for one in self.decision.candidates if one.healthy_but_for_time)
+        """The names of the endpoints that satisfy the constraints."""
+        return frozenset([one.endpoint.name for one in self.waiting])
 
 
 class OverloadedError(PointsmanError):

@@ -15,6 +15,7 @@ from pointsman_server.chat import Conversation, Finished, prompt_text
 from pointsman_server.decision.assignment import assign
 from pointsman_server.decision.decide import PANIC_OPEN_S_MAX, decide
 from pointsman_server.decision.facts import request_facts
+from pointsman_server.decision.reach import is_out_of_reach
 from pointsman_server.decision.router_string import RouterAlternative, RouterString
 from pointsman_server.decision.types import (
     Candidate,
@@ -187,12 +188,13 @@ class Router:
             with routing.phase("features"):
                 facts, text = request_facts(request.conversation), prompt_text(request.conversation)
                 beginnings = beginnings_of(request.conversation, facts, conversation_id=request.conversation_id)
-            with routing.phase("predict_quality"):
-                qualities = world.predict(router.router.name, text)
             with routing.phase("snapshot"):
                 now_s = self._clock_s()
                 snapshot = self.tracker.snapshot(now_s)
                 cached_counts = self.prompt_caches.expected(beginnings, world.catalog.endpoints, now_s=now_s)
+            with routing.phase("predict_quality"):
+                is_refused = is_out_of_reach(asked.alternatives, world.catalog.endpoints, snapshot)
+                qualities = {} if is_refused else world.predict(router.router.name, text)
             given = DecisionInput(
                 decision_id=self._new_decision_id(),
                 facts=facts,
@@ -403,7 +405,7 @@ class Router:
 
     def _soonest_retry_s(self, candidates: tuple[Candidate, ...]) -> float:
         """When the first of these endpoints may be called again, as far as that is known."""
-        snapshot = self.tracker.snapshot(self._clock_s())
+        snapshot = self.tracker.snapshot_of([one.endpoint.name for one in candidates], self._clock_s())
         waits = [snapshot.of(candidate.endpoint.name).retry_after_s for candidate in candidates]
         return min((wait_s for wait_s in waits if wait_s is not None), default=RETRY_AFTER_DEFAULT_S)
 
@@ -425,27 +427,26 @@ def _logged(outcome: ReportedOutcome, *, endpoint_name: str, now_unix_s: float) 
 
 def unroutable(decision: Decision) -> NoEligibleEndpointError | EndpointsUnavailableError:
     """Why a decision chose nothing: for good, or only for now."""
-    waiting = [candidate for candidate in decision.candidates if candidate.healthy_but_for_time]
+    waiting = tuple([candidate for candidate in decision.candidates if candidate.healthy_but_for_time])
     if not waiting:
         return NoEligibleEndpointError(decision)
-    health = [rejection for candidate in waiting for rejection in candidate.rejections]
+    reasons = {rejection.reason for candidate in waiting for rejection in candidate.rejections}
     waits_s = [wait_s for candidate in waiting if (wait_s := _wait_s(candidate)) is not None]
     return EndpointsUnavailableError(
         decision,
+        waiting=waiting,
         retry_after_s=min(waits_s, default=RETRY_AFTER_DEFAULT_S),
-        rate_limited=all(rejection.reason is RejectionReason.RATE_LIMITED for rejection in health),
+        rate_limited=reasons == {RejectionReason.RATE_LIMITED},
     )
 
 
 def _wait_s(candidate: Candidate) -> float | None:
     """When the endpoint may be called, as far as that is known. Where nobody else may be, a breaker that failures have
     opened is no reason to wait longer than the endpoint asks for."""
-    return max(
-        (
-            rejection.actual
-            for rejection in candidate.rejections
-            if rejection.actual is not None
-            and (rejection.reason is RejectionReason.RATE_LIMITED or rejection.actual > PANIC_OPEN_S_MAX)
-        ),
-        default=None,
-    )
+    waits_s = [
+        rejection.actual
+        for rejection in candidate.rejections
+        if rejection.actual is not None
+        and (rejection.reason is RejectionReason.RATE_LIMITED or rejection.actual > PANIC_OPEN_S_MAX)
+    ]
+    return max(waits_s) if waits_s else None

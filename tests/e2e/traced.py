@@ -44,7 +44,7 @@ SHOWN = (
     names.CANDIDATES_ELIGIBLE,
 )
 """Attributes that a tree is compared by: those that do not depend on time or chance."""
-PHASES = ("features", "predict_quality", "snapshot", "decide")
+PHASES = ("features", "snapshot", "predict_quality", "decide")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +130,8 @@ async def _turned_away(client: AsyncClient) -> None:
 _ROUTE_TREE = """
   route internal endpoint=a@first eligible={eligible}
     features internal
-    predict_quality internal
     snapshot internal
+    predict_quality internal
     decide internal
 """
 

@@ -36,7 +36,7 @@ from pointsman_server.errors import (
 from pointsman_server.execution.budgets import HEDGE_REQUEST_COUNT
 from pointsman_server.execution.patience import HEDGE_DELAY_S_UNKNOWN, STALL_S_MIN, STALL_S_MIN_COMMITTED
 from pointsman_server.race import AttemptStarted
-from pointsman_server.router import Completed
+from pointsman_server.router import Completed, Decided
 from pointsman_server.telemetry import names
 from pointsman_server.telemetry.setup import TelemetrySettings, configure_telemetry
 from telemetry.test_metrics import of, points
@@ -661,5 +661,30 @@ def test_a_request_that_comes_too_late_is_not_even_decided() -> None:
             await stage.complete(stage.execution(timeout_s=0.009))
         assert stage.providers["x"].call_count == 0
         assert names.DECISIONS not in points(reader)
+
+    play(scenario())
+
+
+def test_a_prompt_is_not_assessed_where_limits_refuse_it() -> None:
+    """While an endpoint may be called, a quality is predicted; once all limit our rate, the refusal tells each with its
+    limit, and no prediction is made for it."""
+
+    async def scenario() -> None:
+        stage = Stage(x=always(refusal(429, retry_after_s=30.0)), y=always(refusal(429, retry_after_s=40.0)))
+        world = stage.router.world
+        known = world.routers["default"].quality.profiles[0].model
+        stage.router.world = replace(world, quality_names={"a": known})
+        decided = await anext(stage.events())
+        assert isinstance(decided, Decided)
+        assert all(candidate.quality is not None for candidate in decided.decision.candidates)
+        with pytest.raises(AttemptsExhaustedError):
+            await stage.complete()
+        with pytest.raises(EndpointsUnavailableError) as refused:
+            await stage.complete()
+        assert refused.value.rate_limited
+        assert refused.value.retry_after_s == pytest.approx(30.0)
+        candidates = refused.value.decision.candidates
+        assert [candidate.rejections[0].actual for candidate in candidates] == pytest.approx([30.0, 40.0])
+        assert [candidate.quality for candidate in candidates] == [None, None]
 
     play(scenario())

@@ -422,3 +422,12 @@ def test_reading_changes_nothing_and_every_figure_is_sane(events: list[Event], o
             assert runtime.error_rate is None or runtime.error_rate <= 1.0
             assert runtime.retry_after_s is None or runtime.retry_after_s > 0.0
             assert (runtime.breaker_open_s is not None) == (runtime.breaker is BreakerState.OPEN)
+
+
+def test_a_snapshot_of_some_tells_of_them_what_that_of_all_does() -> None:
+    """Those that are named, as far as they were ever called, and no others."""
+    tracker = RuntimeTracker()
+    for name in ("a@x", "b@x"):
+        tracker.start(name, input_token_count=5, now_s=1.0).succeed(output_token_count=3, now_s=2.0)
+    found = tracker.snapshot_of(["b@x", "never@x"], 3.0)
+    assert found.by_endpoint == {"b@x": tracker.snapshot(3.0).of("b@x")}

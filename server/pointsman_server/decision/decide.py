@@ -69,7 +69,7 @@ def decide(given: DecisionInput) -> Decision:
 
 def _waits_for_breaker(candidate: Candidate) -> bool:
     reasons = [rejection.reason for rejection in candidate.rejections]
-    return candidate.healthy_but_for_time and RejectionReason.BREAKER_OPEN in reasons
+    return RejectionReason.BREAKER_OPEN in reasons and candidate.healthy_but_for_time
 
 
 def _is_soon_free(candidate: Candidate) -> bool:

@@ -6,6 +6,7 @@ Everything that comes in here has been validated, so nothing is checked twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,7 +15,7 @@ from pointsman.v1 import chat_pb2, router_service_pb2, routing_pb2
 from pointsman_server import chat
 from pointsman_server.attempt import UsageCounted
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
-from pointsman_server.decision.router_string import RouterAlternative
+from pointsman_server.decision.router_string import RouterAlternative, RouterString, parse_router_string
 from pointsman_server.decision.types import (
     Affinity,
     Bound,
@@ -38,6 +39,11 @@ from pointsman_server.decision.types import (
 from pointsman_server.errors import AttemptFailure, UpstreamErrorKind
 from pointsman_server.router import Completed
 from pointsman_server.world import ServedRouter
+
+KEPT_STRING_COUNT_MAX = 256
+KEPT_STRING_LENGTH_MAX = 256
+"""Router strings that are kept as read, and characters of each: callers ask by a few, again and again. In all at most a few
+megabytes."""
 
 METRIC_TO_PROTO: Mapping[Metric, routing_pb2.Metric.ValueType] = {
     Metric.QUALITY: routing_pb2.METRIC_QUALITY,
@@ -170,6 +176,18 @@ FINISH_REASON_TO_PROTO: Mapping[chat.FinishReason, chat_pb2.FinishReason.ValueTy
     chat.FinishReason.CONTENT_FILTER: chat_pb2.FINISH_REASON_CONTENT_FILTER,
     chat.FinishReason.OTHER: chat_pb2.FINISH_REASON_OTHER,
 }
+
+
+def router_string_from_text(text: str) -> RouterString:
+    """Reads a router string, those that were read lately without reading them again.
+
+    Raises:
+        RouterStringError: as `parse_router_string`.
+    """
+    return _kept_router_string(text) if len(text) <= KEPT_STRING_LENGTH_MAX else parse_router_string(text)
+
+
+_kept_router_string = lru_cache(maxsize=KEPT_STRING_COUNT_MAX)(parse_router_string)
 
 
 def conversation_from_proto(message: chat_pb2.Conversation) -> chat.Conversation:

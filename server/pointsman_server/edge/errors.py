@@ -195,7 +195,7 @@ def _(error: EndpointsUnavailableError) -> Failure:
             metadata,
             retry,
         )
-    names = sorted(c.endpoint.provider for c in error.decision.candidates if c.healthy_but_for_time)
+    names = sorted([candidate.endpoint.provider for candidate in error.waiting])
     return _status(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         str(error),

@@ -14,7 +14,6 @@ from pointsman.v1 import chat_pb2, router_service_pb2, router_service_pb2_grpc, 
 from pointsman_server.attempt import UsageCounted
 from pointsman_server.chat import ReasoningDelta, TextDelta, ToolCallDelta
 from pointsman_server.config.settings import ServerSettings
-from pointsman_server.decision.router_string import parse_router_string
 from pointsman_server.decision.types import EndpointRuntime
 from pointsman_server.edge import convert
 from pointsman_server.edge.decision_message import fill_decision
@@ -247,7 +246,7 @@ def routing_request(
     routing = request.routing
     return RoutingRequest(
         conversation=convert.conversation_from_proto(request.conversation),
-        asked=parse_router_string(routing.router),
+        asked=convert.router_string_from_text(routing.router),
         overlay=convert.overlay_from_proto(routing),
         seed=routing.seed if routing.HasField("seed") else None,
         conversation_id=routing.conversation_id,

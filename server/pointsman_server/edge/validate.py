@@ -22,9 +22,9 @@ from pointsman_server.decision.router_string import (
     LABEL_PATTERN,
     NAME_PATTERN,
     RouterStringError,
-    parse_router_string,
 )
 from pointsman_server.decision.types import QUANTILE_MAX, QUANTILE_MIN
+from pointsman_server.edge.convert import router_string_from_text
 from pointsman_server.errors import FieldViolation, InvalidRequestError
 
 VIOLATION_COUNT_MAX = 100
@@ -355,7 +355,7 @@ def _sampling(sampling: chat_pb2.SamplingOptions, violations: Violations) -> Non
 
 def _routing(routing: routing_pb2.Routing, violations: Violations) -> None:
     try:
-        parse_router_string(routing.router)
+        router_string_from_text(routing.router)
     except RouterStringError as error:
         violations.add("routing.router", str(error))
     if len(routing.assignment_key) > ASSIGNMENT_KEY_LENGTH_MAX:

@@ -266,6 +266,11 @@ class RuntimeTracker:
         """The state of every endpoint that was ever called, at `now_s`. Changes nothing."""
         return RuntimeSnapshot({name: endpoint.runtime(now_s) for name, endpoint in self._endpoints.items()})
 
+    def snapshot_of(self, endpoint_names: Collection[str], now_s: float) -> RuntimeSnapshot:
+        """The same for these endpoints alone, for as much less as there are others."""
+        found = {name: self._endpoints[name] for name in endpoint_names if name in self._endpoints}
+        return RuntimeSnapshot({name: endpoint.runtime(now_s) for name, endpoint in found.items()})
+
     def room(self, endpoint_names: Collection[str], *, within_s: float, now_s: float) -> float:
         """How many calls these endpoints together admit within the next `within_s`, as far as limits of our rate are known;
         infinite where one of them knows none. Changes nothing."""
