@@ -10,8 +10,7 @@ from pointsman_server.decision.decide import decide
 from pointsman_server.decision.types import Candidate, DecisionInput, Latency
 from pointsman_server.edge.convert import METRIC_TO_PROTO, rejection_to_proto
 from pointsman_server.edge.decision_message import INTERVAL_NORMAL_QUANTILE, fill_decision
-
-from tests.strategies import decision_inputs
+from strategies import decision_inputs
 
 
 def a_duration(value_s: float | None) -> Duration | None:
