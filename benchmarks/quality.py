@@ -41,6 +41,8 @@ from benchmarks.harness.machine import this_machine
 
 RESULTS = Path(__file__).parent / "results"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "quality.md"
+PRICES = Path(__file__).parent / "quality_prices.csv"
+"""Of the models for which the data have neither a cost nor a list price: each line says where its price is from."""
 BEGIN, END = "<!-- bench-quality -->\n", "<!-- end of bench-quality -->"
 FOLD_COUNT = 5
 DEFAULT_SEED = 1
@@ -163,7 +165,7 @@ def booster_progress(advance: Callable[[float], None], *, fold: int) -> Callable
 
 
 def out_of_fold(
-    part: Dataset, *, seed: int, prices: Prices | None, advance: Callable[[float], None]
+    part: Dataset, *, seed: int, prices: Prices, advance: Callable[[float], None]
 ) -> tuple[OutOfFold, Costs | None]:
     """Everything predicted out of fold, and what the calls cost."""
     folds = folds_of(part, seed)
@@ -397,6 +399,12 @@ def _cell(values: list[float] | None, digits: int, factor: float = 1.0) -> str:
     return f"{value:.{digits}f}{interval}"
 
 
+def list_prices(data: Path) -> Prices:
+    """Those of the data, and of models that have none there `PRICES`."""
+    given = data / "model_prices.csv"
+    return {**read_prices(PRICES), **(read_prices(given) if given.is_file() else {})}
+
+
 def measure(name: str, dataset: Dataset, data: Path, *, seed: int, advance: Callable[[float], None]) -> dict[str, Any]:
     """The figures of one set."""
     if name == "robustness":
@@ -406,8 +414,7 @@ def measure(name: str, dataset: Dataset, data: Path, *, seed: int, advance: Call
     if name == "rl_mt_bench":
         return transfer_figures(dataset, seed=seed, advance=advance)
     part = part_of(dataset, name)
-    prices = read_prices(data / "model_prices.csv") if (data / "model_prices.csv").is_file() else None
-    sample, costs = out_of_fold(part, seed=seed, prices=prices, advance=advance)
+    sample, costs = out_of_fold(part, seed=seed, prices=list_prices(data), advance=advance)
     figures = set_figures(sample, costs, seed=seed)
     return figures | apgr_figures(sample, seed=seed) if name.startswith("rl_") else figures
 

@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from pointsman_server.training.profiles import (
+    CATEGORY_VARIANCES,
     LOADING_VARIANCES,
     FittedProfiles,
     Located,
-    chosen_loading_variance,
+    Spread,
+    chosen_spread,
     fit_lengths,
     fit_profiles,
     length_targets,
@@ -20,7 +22,7 @@ def fitted_profiles(
     latents: npt.NDArray[np.float64], quality: npt.NDArray[np.float32], groups: npt.NDArray[np.object_] | None = None
 ) -> FittedProfiles:
     """Profiles with settings as in service; one group unless said otherwise."""
-    return fit_profiles(located_at(latents, groups=groups), quality, loading_variance=0.05, ease_variance=1.0)
+    return fit_profiles(located_at(latents, groups=groups), quality, spread=Spread(0.05), ease_variance=1.0)
 
 
 def located_at(
@@ -47,7 +49,7 @@ class TestCategories:
         ability = np.column_stack((np.where(of_first, 0.9, 0.3), np.where(of_first, 0.3, 0.9)))
         quality = (rng.random((1000, 2)) < ability).astype(np.float32)
         located = located_at(rng.normal(size=(1000, 2)), shares)
-        fitted = fit_profiles(located, quality, loading_variance=LOADING_VARIANCES[0], ease_variance=1.0)
+        fitted = fit_profiles(located, quality, spread=Spread(LOADING_VARIANCES[0]), ease_variance=1.0)
         expected = 1.0 / (1.0 + np.exp(-(located.rows @ fitted.weights.T)))
         assert expected[of_first].mean(axis=0).tolist() == pytest.approx([0.9, 0.3], abs=0.05)
         assert expected[~of_first].mean(axis=0).tolist() == pytest.approx([0.3, 0.9], abs=0.05)
@@ -59,12 +61,12 @@ class TestCategories:
         shares = np.column_stack((first, 1.0 - first, np.zeros(600)))
         quality = (rng.random((600, 3)) < 0.5).astype(np.float32)
         fitted = fit_profiles(
-            located_at(rng.normal(size=(600, 2)), shares), quality, loading_variance=0.01, ease_variance=1.0
+            located_at(rng.normal(size=(600, 2)), shares), quality, spread=Spread(0.01), ease_variance=1.0
         )
         assert np.abs(fitted.weights).max() < 1.0
 
 
-class TestChosenLoadingVariance:
+class TestChosenSpread:
     """How much models are allowed to differ."""
 
     RNG = np.random.default_rng(7)
@@ -75,7 +77,7 @@ class TestChosenLoadingVariance:
         """For models with these weights on the latents."""
         odds = np.column_stack((np.ones(1500), self.LATENTS)) @ weights.T
         quality = (np.random.default_rng(8).random(odds.shape) < 1.0 / (1.0 + np.exp(-odds))).astype(np.float32)
-        return chosen_loading_variance(located_at(self.LATENTS), quality, self.FOLDS, ease_variance=1.0)
+        return chosen_spread(located_at(self.LATENTS), quality, self.FOLDS, ease_variance=1.0).loading
 
     def test_specialists_may_differ(self) -> None:
         """Models that are good at opposite prompts are not held together."""
@@ -89,8 +91,34 @@ class TestChosenLoadingVariance:
         """Where one half of the folds lacks a model, nothing can be compared, and the tightest is chosen."""
         quality = np.ones((1500, 2), dtype=np.float32)
         quality[self.FOLDS % 2 == 0, 1] = np.nan
-        found = chosen_loading_variance(located_at(self.LATENTS), quality, self.FOLDS, ease_variance=1.0)
-        assert found == LOADING_VARIANCES[0]
+        found = chosen_spread(located_at(self.LATENTS), quality, self.FOLDS, ease_variance=1.0)
+        assert found == Spread(LOADING_VARIANCES[0], CATEGORY_VARIANCES[0])
+
+
+class TestChosenCategorySpread:
+    """How much models are allowed to differ by category."""
+
+    RNG = np.random.default_rng(9)
+    CATEGORY = RNG.integers(12, size=720)
+    LATENTS = RNG.normal(size=(720, 2))
+    FOLDS = RNG.integers(5, size=720)
+
+    def chosen(self, ability: npt.NDArray[np.float64]) -> float:
+        """For models with this chance of a good answer in each category, (categories, models)."""
+        quality = (np.random.default_rng(10).random((720, ability.shape[1])) < ability[self.CATEGORY]).astype(
+            np.float32
+        )
+        located = located_at(self.LATENTS, np.eye(12)[self.CATEGORY])
+        return chosen_spread(located, quality, self.FOLDS, ease_variance=1.0).category
+
+    def test_one_that_leads_everywhere_keeps_its_prompts(self) -> None:
+        """Where others pass the best model by the luck of few labels, the tightest is chosen."""
+        assert self.chosen(np.tile([0.86, 0.8, 0.8, 0.8, 0.8], (12, 1))) == CATEGORY_VARIANCES[0]
+
+    def test_specialists_of_categories_get_their_prompts(self) -> None:
+        """Where each model excels in other categories, the loosest is chosen."""
+        ability = np.where(np.arange(12)[:, np.newaxis] % 4 == np.arange(4), 0.75, [[0.6, 0.45, 0.3, 0.2]])
+        assert self.chosen(ability) == CATEGORY_VARIANCES[-1]
 
 
 class TestFitProfiles:

@@ -43,12 +43,18 @@ STEP_TOLERANCE = 1e-4
 """Log-odds; a smaller step ends Newton's method."""
 INTERCEPT_VARIANCE = 1.0
 """Between models, log-odds squared: at the mean prompt most answer 0.25 to 0.75 well."""
-CATEGORY_VARIANCE = 0.5
-"""Between models, log-odds squared, in what a category means to them: its many prompts tell a model's own mean there, so
-this hardly matters where categories are large. More lets a model half a point ahead in one category take its prompts, and
-those that are read as of it, from the best of all (docs/quality.md)."""
 LOADING_VARIANCES = (0.001, 0.01, 0.1)
 """Among which one is chosen, log-odds squared: from models that all rank the prompts of a category alike to specialists."""
+LOADING_VARIANCE = LOADING_VARIANCES[1]
+"""While the categories' variance is chosen."""
+CATEGORY_VARIANCES = (0.03, 0.1, 0.5, 2.0)
+"""Among which one is chosen, log-odds squared: from the mean of all prompts, where the best model gets them all, to the table
+of what each model reached in each category."""
+CATEGORY_VARIANCE = CATEGORY_VARIANCES[2]
+"""Where the spread is not chosen."""
+TOSS_UP = 0.005
+"""Of two models this far apart in expected quality the better one counts e times as much when it is judged what routing
+would get: a choice that hangs on less says nothing, and changes with every draw of the labels."""
 SINGULAR_SHARE_MIN = 1e-3
 """Of the largest singular value: along a direction with less, such as the share of a category that no prompt is of, the
 latents tell nothing of ease."""
@@ -70,6 +76,16 @@ class Prior:
 
     mean: Doubles
     precision: Doubles
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How much models may differ before their own labels are seen, log-odds squared."""
+
+    loading: float
+    """In what a prompt's latents mean to them, per whitened latent."""
+    category: float = CATEGORY_VARIANCE
+    """In what a category means to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,31 +134,51 @@ class Located:
         return Located(self.latents[chosen], self.shares[chosen], self.groups[chosen])
 
 
-def chosen_loading_variance(
-    located: Located, quality: Matrix, folds: npt.NDArray[np.intp], *, ease_variance: float
-) -> float:
-    """The one of `LOADING_VARIANCES` with which profiles of one half of the folds best tell how models differ on the
-    prompts of the other half, both ways.
+def chosen_spread(located: Located, quality: Matrix, folds: npt.NDArray[np.intp], *, ease_variance: float) -> Spread:
+    """The spread with which profiles of one half of the folds do well on the prompts of the other half, both ways.
 
-    The squared error of relative quality, what is left of it after the mean of each prompt's models, is what routing lives
-    on; likelihood would mostly judge how well all of them together are predicted.
+    The categories' is the smallest of `CATEGORY_VARIANCES` with which routing gets no less than with any other, by more
+    than one standard error (the rule of Breiman et al., "Classification and Regression Trees", 1984): a model takes a
+    category from the best of all where that is seen to pay, not where it passes it by the luck of few labels.
+
+    The loadings' is the one of `LOADING_VARIANCES` that then best tells how models differ. The squared error of relative
+    quality, what is left of it after the mean of each prompt's models, is what routing lives on; likelihood would mostly
+    judge how well all of them together are predicted.
     """
     halves = [folds % 2 == half for half in range(2)]
     if not all(half.any() and np.isfinite(quality[half]).any(axis=0).all() for half in halves):
-        return LOADING_VARIANCES[0]
-    errors = dict.fromkeys(LOADING_VARIANCES, 0.0)
-    for variance in LOADING_VARIANCES:
+        return Spread(LOADING_VARIANCES[0], CATEGORY_VARIANCES[0])
+
+    def expected(spread: Spread) -> Doubles:
+        found = np.empty(quality.shape)
         for half in halves:
-            fitted = fit_profiles(
-                located.where(~half), quality[~half], loading_variance=variance, ease_variance=ease_variance
-            )
-            expected = 1.0 / (1.0 + np.exp(-(located.where(half).rows @ fitted.weights.T)))
-            errors[variance] += _relative_error(quality[half] - expected)
-    return min(errors, key=errors.__getitem__)
+            fitted = fit_profiles(located.where(~half), quality[~half], spread=spread, ease_variance=ease_variance)
+            found[half] = 1.0 / (1.0 + np.exp(-(located.where(half).rows @ fitted.weights.T)))
+        return found
+
+    category = CATEGORY_VARIANCES[0]
+    if located.shares.shape[1]:
+        routed = [_routed_quality(expected(Spread(LOADING_VARIANCE, each)), quality) for each in CATEGORY_VARIANCES]
+        most = max(routed, key=np.sum)
+        lost = [most - each for each in routed]
+        category = CATEGORY_VARIANCES[[each.sum() <= each.std() * np.sqrt(len(each)) for each in lost].index(True)]
+    return min(
+        (Spread(each, category) for each in LOADING_VARIANCES),
+        key=lambda spread: _relative_error(expected(spread), quality),
+    )
 
 
-def _relative_error(error: Doubles) -> float:
-    """Sum of squares of what is left of each row of (prompts, models) after the mean of its known entries."""
+def _routed_quality(expected: Doubles, quality: Matrix) -> Doubles:
+    """What each prompt gets if models are called by what is expected of them, near ties by chance (see `TOSS_UP`)."""
+    known = ~np.isnan(quality)
+    odds = np.where(known, np.exp((expected - expected.max(axis=1, keepdims=True)) / TOSS_UP), 0.0)
+    total = np.maximum(odds.sum(axis=1), np.finfo(np.float64).tiny)
+    return np.asarray((odds * np.where(known, quality, 0.0)).sum(axis=1) / total)
+
+
+def _relative_error(expected: Doubles, quality: Matrix) -> float:
+    """Sum of squares of what is left of the errors of each prompt after the mean over the models whose quality is known."""
+    error = quality - expected
     known = ~np.isnan(error)
     filled = np.where(known, error, 0.0)
     mean = filled.sum(axis=1) / np.maximum(1, known.sum(axis=1))
@@ -154,7 +190,7 @@ def fit_profiles(
     quality: Matrix,
     weight: Matrix | None = None,
     *,
-    loading_variance: float,
+    spread: Spread,
     ease_variance: float,
 ) -> FittedProfiles:
     """The profiles of all columns of `quality` (prompts x models, NaN unknown) on where these prompts lie.
@@ -163,13 +199,13 @@ def fit_profiles(
         located: the prompts.
         quality: of each model on each prompt.
         weight: how many labels each of them counts as; None: one.
-        loading_variance: the prior variance between models per whitened latent, in log-odds squared.
+        spread: of the models, as it is taken to be beforehand.
         ease_variance: the prior variance of ease between the prompts of a group, in log-odds squared.
     """
     whitening = _whitening(located.latents, located.shares)
     design = located.rows @ whitening
     size, model_count = design.shape[1], quality.shape[1]
-    precision = _precision(size, latent_count=min(located.latents.shape), loading_variance=loading_variance)
+    precision = _precision(size, latent_count=min(located.latents.shape), spread=spread)
     prior = Prior(mean=np.zeros(size), precision=precision)
     weights = np.zeros((model_count, size))
     covariance = np.zeros((model_count, size, size))
@@ -188,7 +224,7 @@ def fit_profiles(
         ease -= design @ told
         weights += told
         prior = Prior(mean=common + told, precision=precision)
-    spread = _spread(weights, covariance, prior)
+    learned = _spread(weights, covariance, prior)
     shift, slope = _flattening(design @ weights.T, quality, weight)
     weights *= slope
     weights[:, 0] += shift
@@ -199,7 +235,7 @@ def fit_profiles(
         covariance=slope**2 * (whitening @ covariance @ whitening.T),
         common=CommonProfile(
             mean=whitening @ mean,
-            factor=slope * whitening @ np.linalg.cholesky(spread),
+            factor=slope * whitening @ np.linalg.cholesky(learned),
             ease=ease,
             shift=shift,
             slope=slope,
@@ -207,10 +243,10 @@ def fit_profiles(
     )
 
 
-def _precision(size: int, *, latent_count: int, loading_variance: float) -> Doubles:
-    variances = np.full(size, CATEGORY_VARIANCE)
+def _precision(size: int, *, latent_count: int, spread: Spread) -> Doubles:
+    variances = np.full(size, spread.category)
     variances[0] = INTERCEPT_VARIANCE
-    variances[1 : 1 + latent_count] = loading_variance
+    variances[1 : 1 + latent_count] = spread.loading
     return np.diag(1.0 / variances)
 
 

@@ -32,7 +32,8 @@ from pointsman_server.training.llms import KnownLlm, llm_of
 from pointsman_server.training.profiles import (
     FittedProfiles,
     Located,
-    chosen_loading_variance,
+    Spread,
+    chosen_spread,
     fit_lengths,
     fit_profiles,
     length_targets,
@@ -92,8 +93,8 @@ class TrainingSettings:
     """Whether the profiles see the shares of the categories beside the latents. They are nearly free of noise, so they tell
     the best models apart; over several sources they would tell the sources apart instead, see `build`."""
     loading_variance: float | None = None
-    """How much models differ in what a prompt's latents mean to them, per whitened latent, log-odds squared. None chooses it
-    by cross-validation, as suits one source in which every model answered every kind of prompt; see `build` for several."""
+    """How much models differ in what a prompt's latents mean to them, per whitened latent, log-odds squared. None chooses it,
+    and how much they differ by category, by cross-validation, as suits one source in which every model answered every kind of prompt; see `build` for several."""
     ease_variance: float = 1.0
     """How much prompts of one group differ in ease beyond what their latents tell, log-odds squared."""
     booster: BoosterSettings = field(default_factory=BoosterSettings)
@@ -142,16 +143,15 @@ def train(
     rng = np.random.default_rng(seed)
     reader = _fit_reader(training, columns, settings, rng, seed=seed, progress=progress, recall=recall)
     progress("profiles", 0.0)
-    variance = settings.loading_variance
-    if variance is None:
-        variance = chosen_loading_variance(
-            reader.located, columns.quality, reader.folds, ease_variance=settings.ease_variance
-        )
+    if settings.loading_variance is None:
+        spread = chosen_spread(reader.located, columns.quality, reader.folds, ease_variance=settings.ease_variance)
+    else:
+        spread = Spread(settings.loading_variance)
     fitted = fit_profiles(
         reader.located,
         columns.quality,
         columns.weight,
-        loading_variance=variance,
+        spread=spread,
         ease_variance=settings.ease_variance,
     )
     model = QualityModel(
