@@ -70,6 +70,8 @@ class Provided:
     lines: str = ""
     """Further lines of its table in the configuration."""
     url: str = "http://127.0.0.1:{port}/v1"
+    is_apart: bool = False
+    """Whether what the others play must not hold it up: such providers have a process of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,17 +204,23 @@ class Site:
     """What the router listens on."""
     target: str = field(init=False, default="")
     """host:port of the router."""
-    _upstreams: Child = field(init=False)
+    _upstreams: dict[str, Child] = field(init=False)
+    """The process of each provider."""
     _router: Child = field(init=False)
     _stack: ExitStack = field(init=False)
     _asking: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     """One question at a time: two threads that read one pipe get half an answer each."""
 
     async def __aenter__(self) -> Self:
-        scripts = {name: provided.scripts for name, provided in self.providers.items() if provided.scripts}
+        ports: dict[str, int] = {}
         with ExitStack() as starting:
-            self._upstreams = starting.enter_context(Child(serve_upstreams, scripts))
-            ports = await asyncio.to_thread(self._upstreams.receive, START_TIMEOUT_S)
+            self._upstreams = {}
+            for apart in (False, True):
+                scripts = {n: p.scripts for n, p in self.providers.items() if p.scripts and p.is_apart is apart}
+                if scripts:
+                    child = starting.enter_context(Child(serve_upstreams, scripts))
+                    ports |= await asyncio.to_thread(child.receive, START_TIMEOUT_S)
+                    self._upstreams |= dict.fromkeys(scripts, child)
             self._router = starting.enter_context(Child(serve_faulted_router, self._config(ports)))
             port = await asyncio.to_thread(self._router.receive, START_TIMEOUT_S)
             self._stack = starting.pop_all()
@@ -242,7 +250,7 @@ class Site:
 
     async def seen(self, name: str) -> tuple[Seen, ...]:
         """The connections that a provider has had, in the order in which they came."""
-        found: tuple[Seen, ...] = await self._asked(self._upstreams, _Look(name))
+        found: tuple[Seen, ...] = await self._asked(self._upstreams[name], _Look(name))
         return found
 
     async def open_count(self) -> int:

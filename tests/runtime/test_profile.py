@@ -81,7 +81,8 @@ def test_without_the_time_of_day_there_is_no_profile() -> None:
     later = tracker.snapshot(4000 * 300.0 + 6.0 * HOUR_S).of(NAME).ttft_s
     assert now is not None
     assert later is not None
-    assert now.p50 == later.p50
+    # The first may be read up to half a second before.
+    assert now.p50 == pytest.approx(later.p50, rel=0.01)
 
 
 @given(

@@ -34,7 +34,8 @@ GAP_COUNT_GAIN = 0.05
 TOKENS_PER_ESTIMATED_MAX = 10.0
 """Tokens of a script that we estimate wrongly are a few times as many or as few; what is beyond was not streamed at all."""
 READ_TICK_S = 0.5
-"""What changes with time alone is projected in steps of this: at most two recomputations per endpoint and second."""
+"""What changes with time alone is projected in steps of this: at most two recomputations per endpoint and second, each
+endpoint's at moments of its own."""
 
 HEALTH_KINDS = frozenset(
     {
@@ -64,6 +65,7 @@ class EndpointState:
         "_read_until_s",
         "_reading",
         "_stream_count",
+        "_tick_offset_s",
         "_token_s",
         "_ttft",
         "_waiting",
@@ -73,8 +75,9 @@ class EndpointState:
         "tokens_per_estimated",
     )
 
-    def __init__(self, breaker: Breaker, *, unix_offset_s: float | None) -> None:
+    def __init__(self, breaker: Breaker, *, unix_offset_s: float | None, tick_offset_s: float = 0.0) -> None:
         self.breaker = breaker
+        self._tick_offset_s = tick_offset_s
         self.limits = RateLimits()
         self.in_flight_count = 0
         self._load_s = 0.0
@@ -99,8 +102,9 @@ class EndpointState:
     def runtime(self, now_s: float) -> EndpointRuntime:
         """The state at `now_s`. The very same object until something is written or a tick passes."""
         if not self._read_from_s <= now_s < self._read_until_s:
-            tick = math.floor(now_s / READ_TICK_S)
-            self._read_from_s, self._read_until_s = tick * READ_TICK_S, (tick + 1) * READ_TICK_S
+            tick = math.floor((now_s - self._tick_offset_s) / READ_TICK_S)
+            self._read_from_s = tick * READ_TICK_S + self._tick_offset_s
+            self._read_until_s = self._read_from_s + READ_TICK_S
             self._reading = self._read(self._read_from_s)
         if self._rate_limited_until_s <= now_s and self.breaker.is_closed and not self.limits.may_bind:
             return self._reading

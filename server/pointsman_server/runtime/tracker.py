@@ -24,12 +24,13 @@ import math
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import KW_ONLY, dataclass
+from zlib import crc32
 
 from pointsman_server.chat import RequestAllowance
 from pointsman_server.decision.types import RuntimeSnapshot
 from pointsman_server.errors import UpstreamErrorKind
 from pointsman_server.runtime.breaker import Breaker, BreakerRules
-from pointsman_server.runtime.endpoint import HEALTH_KINDS, EndpointState
+from pointsman_server.runtime.endpoint import HEALTH_KINDS, READ_TICK_S, EndpointState
 from pointsman_server.runtime.summary import RuntimeSummary
 from pointsman_server.runtime.waiting import WaitingCall
 
@@ -299,10 +300,16 @@ class RuntimeTracker:
         endpoint = self._endpoints.get(name)
         if endpoint is None:
             endpoint = self._endpoints[name] = EndpointState(
-                Breaker(self._breaker_rules), unix_offset_s=self._unix_offset_s
+                Breaker(self._breaker_rules), unix_offset_s=self._unix_offset_s, tick_offset_s=_tick_offset_s(name)
             )
             if len(self._endpoints) > self._endpoint_count_max:
                 self._endpoints.popitem(last=False)
         else:
             self._endpoints.move_to_end(name)
         return endpoint
+
+
+def _tick_offset_s(name: str) -> float:
+    """When within `READ_TICK_S` an endpoint is read anew. Were it the same moment for all of them, one decision in each tick
+    would work out a whole catalog: 2.6 ms for 200 endpoints that are in use."""
+    return READ_TICK_S * crc32(name.encode("utf-8")) / 2**32
