@@ -85,13 +85,13 @@ def judge(
     that tightening one of them never makes another endpoint eligible.
     """
     structural = _structurals(drafts, policy, facts)
-    health = [_health(draft.runtime, tolerated_open_s) for draft in drafts]
+    ills = [health(draft.runtime, tolerated_open_s=tolerated_open_s) for draft in drafts]
     if not policy.bounds:
-        return [Verdict(one + ill, None) if one or ill else PASSED for one, ill in zip(structural, health, strict=True)]
+        return [Verdict(one + ill, None) if one or ill else PASSED for one, ill in zip(structural, ills, strict=True)]
     reference = _reference([draft for draft, rejections in zip(drafts, structural, strict=True) if not rejections])
     best_quality = None if reference is None else reference.quality
     verdicts = []
-    for draft, rejections, ill in zip(drafts, structural, health, strict=True):
+    for draft, rejections, ill in zip(drafts, structural, ills, strict=True):
         risks, shortfall_risk = _risks(draft, policy.bounds, reference, risk_table)
         verdicts.append(Verdict(rejections + _bounds(draft, policy.bounds, best_quality) + risks + ill, shortfall_risk))
     return verdicts
@@ -123,7 +123,7 @@ def _place(
 ) -> tuple[Rejection, ...]:
     """Reasons in its place in the search space, its capabilities, what it lacks, and its labels."""
     rejections: list[Rejection] = []
-    if rejection := _outside(endpoint, policy.space):
+    if rejection := outside(endpoint, policy.space):
         rejections.append(rejection)
     rejections += [
         Rejection(RejectionReason.MISSING_CAPABILITY, f"capabilities:{capability.value}")
@@ -155,7 +155,8 @@ def _lengths(endpoint: Endpoint, wanted: int | None, context: int) -> tuple[Reje
     return tuple(rejections)
 
 
-def _outside(endpoint: Endpoint, space: SearchSpace) -> Rejection | None:
+def outside(endpoint: Endpoint, space: SearchSpace) -> Rejection | None:
+    """Why an endpoint does not belong to a search space; None where it does."""
     for key, allowed, name in (
         ("models", space.models, endpoint.model),
         ("providers", space.providers, endpoint.provider),
@@ -243,7 +244,8 @@ def bounded_value(draft: Draft, bound: Bound, best_quality: float | None) -> flo
     return value
 
 
-def _health(runtime: EndpointRuntime, tolerated_open_s: float | None) -> tuple[Rejection, ...]:
+def health(runtime: EndpointRuntime, *, tolerated_open_s: float | None = None) -> tuple[Rejection, ...]:
+    """Reasons in the state of an endpoint; breakers that stay open for no longer than `tolerated_open_s` are none."""
     rejections: tuple[Rejection, ...] = ()
     if runtime.breaker is BreakerState.OPEN:
         open_s = runtime.breaker_open_s

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pointsman_server.decision.types import Endpoint, Policy, RuntimeSnapshot, SearchSpace
+from pointsman_server.decision.feasibility import health, outside
+from pointsman_server.decision.types import Endpoint, EndpointRuntime, Policy, RejectionReason, RuntimeSnapshot
 
 
 def is_out_of_reach(alternatives: Sequence[Policy], endpoints: Iterable[Endpoint], snapshot: RuntimeSnapshot) -> bool:
@@ -15,22 +16,10 @@ def is_out_of_reach(alternatives: Sequence[Policy], endpoints: Iterable[Endpoint
     best by what is expected; nor do requests with bounds, whose rejections tell what was expected.
     """
     return not any(policy.bounds for policy in alternatives) and all(
-        _is_limited(endpoint, snapshot) or not any(_admits(policy.space, endpoint) for policy in alternatives)
+        _is_limited(snapshot.of(endpoint.name)) or all(outside(endpoint, policy.space) for policy in alternatives)
         for endpoint in endpoints
     )
 
 
-def _is_limited(endpoint: Endpoint, snapshot: RuntimeSnapshot) -> bool:
-    wait_s = snapshot.of(endpoint.name).retry_after_s
-    return wait_s is not None and wait_s > 0.0
-
-
-def _admits(space: SearchSpace, endpoint: Endpoint) -> bool:
-    return (
-        (not space.models or endpoint.model in space.models)
-        and (not space.providers or endpoint.provider in space.providers)
-        and (not space.endpoints or endpoint.name in space.endpoints)
-        and endpoint.model not in space.skip_models
-        and endpoint.provider not in space.skip_providers
-        and endpoint.name not in space.skip_endpoints
-    )
+def _is_limited(runtime: EndpointRuntime) -> bool:
+    return any(rejection.reason is RejectionReason.RATE_LIMITED for rejection in health(runtime))
