@@ -189,9 +189,7 @@ class WordTable:
         if rows.size == 0:
             return np.zeros(self.scale.shape, dtype=np.float32)
         weight = self.weight.take(rows)
-        pooled: Floats = (weight @ self.values.take(rows, axis=0).astype(np.float32)) * (
-            self.scale / np.add.reduce(weight)
-        )
+        pooled: Floats = (weight @ self.values.take(rows, axis=0).astype(np.float32)) * (self.scale / weight.sum())
         return pooled
 
 
