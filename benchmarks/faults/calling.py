@@ -52,8 +52,6 @@ def request(router: str, execution: Execution | None = None) -> CompleteRequest:
 class Ended:
     """What came of one completion."""
 
-    router: str
-    """What it asked for."""
     events: list[CompleteResponse]
     code: grpc.StatusCode
     details: status_pb2.Status
@@ -74,14 +72,10 @@ class Ended:
         any(packed.Unpack(unpacked) for packed in self.details.details)
         return unpacked
 
-    def has_details(self, *names: str) -> bool:
-        """Whether the status has details of all these types."""
-        return set(names) <= {packed.TypeName().rpartition(".")[2] for packed in self.details.details}
-
 
 async def ended(stub: RouterServiceAsyncStub, asked: CompleteRequest, *, timeout_s: float = TIMEOUT_S) -> Ended:
     """A completion, read to its end, whatever that is."""
-    found = Ended(asked.routing.router, [], grpc.StatusCode.OK, status_pb2.Status(), time.monotonic(), None, 0.0)
+    found = Ended([], grpc.StatusCode.OK, status_pb2.Status(), time.monotonic(), None, 0.0)
     try:
         async for event in stub.Complete(asked, timeout=timeout_s):
             if found.first_delta_s is None and event.HasField("delta"):

@@ -78,7 +78,7 @@ class _OneTry(OTLPExporterMixin[Any, Any, Any, Any]):
         if self._shutdown:
             return Answer.REFUSED
         if self._client is None:
-            self._initialize_channel_and_stub()  # type: ignore[no-untyped-call]
+            self._initialize_channel_and_stub()  # type: ignore[no-untyped-call]  # OpenTelemetry's have no types
         try:
             self._client.Export(request, metadata=self._headers, timeout=self._timeout)
         except grpc.RpcError as error:
