@@ -16,6 +16,7 @@ from pointsman_server.providers.scripted import (
     Hang,
     Pause,
     ReadRequest,
+    Repeat,
     Reset,
     Script,
     ScriptedUpstream,
@@ -224,6 +225,38 @@ async def test_informational_answers_are_skipped(transport: AsyncioTransport) ->
     sent = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" + ANSWER
     async with ScriptedUpstream((ReadRequest(), Send(sent))) as upstream:
         assert (await client_of(transport).get(upstream.base_url)).status_code == 200
+
+
+async def test_a_head_is_read_however_it_is_cut(transport: AsyncioTransport) -> None:
+    """Byte by byte, and its body in the same way."""
+    drops: tuple[Step, ...] = tuple(step for byte in ANSWER for step in (Send(bytes([byte])), Pause(0.0)))
+    async with ScriptedUpstream((ReadRequest(), *drops)) as upstream:
+        answer = await client_of(transport).get(upstream.base_url)
+    assert (answer.status_code, answer.content) == (200, b"{}")
+
+
+async def test_a_line_of_a_head_that_does_not_end_is_silence(transport: AsyncioTransport) -> None:
+    """Who drips a byte now and then holds nobody beyond the timeout for silence."""
+    drips = Repeat((Send(b"x"), Pause(0.05)))
+    async with ScriptedUpstream((ReadRequest(), Send(b"HTTP/1.1 200 OK\r\nx-drip: "), drips)) as upstream:
+        request = client_of(transport).build_request("GET", upstream.base_url, timeout=httpx.Timeout(5.0, read=0.3))
+        with pytest.raises(httpx.ReadTimeout):
+            await asyncio.wait_for(transport.handle_async_request(request), 5.0)
+
+
+async def test_what_is_no_head_is_refused_at_its_first_byte(transport: AsyncioTransport) -> None:
+    """An alert of TLS, say, that has no line's end."""
+    async with ScriptedUpstream((ReadRequest(), Send(b"\x15\x03\x03\x00\x02\x02\x28"), Hang())) as upstream:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client_of(transport).get(upstream.base_url)
+
+
+async def test_a_head_without_an_end_is_refused(transport: AsyncioTransport) -> None:
+    """A line may not be longer than any head that the parser takes."""
+    endless = Repeat((Send(b"x" * 1024), Pause(0.0)))
+    async with ScriptedUpstream((ReadRequest(), Send(b"HTTP/1.1 200 OK\r\nx-long: "), endless)) as upstream:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await asyncio.wait_for(client_of(transport).get(upstream.base_url), 5.0)
 
 
 async def test_a_body_without_length_ends_with_the_connection(transport: AsyncioTransport) -> None:

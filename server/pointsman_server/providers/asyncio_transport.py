@@ -30,6 +30,8 @@ RECEIVED_BYTES_MAX = 64 * 1024
 PIECE_BYTES_MAX = 64 * 1024
 """Handed on at one time: each step from here to the caller holds a piece in a form of its own. More than a fast stream
 brings within a second."""
+HEAD_LINE_BYTES_MAX = 16 * 1024
+"""Of the head of an answer, not yet parsed, for want of a line's end: as many as the parser allows a head."""
 STALE_S = 1.0
 """A kept connection that ends within this after a request, without a byte, had been closed already: the news takes a round
 trip."""
@@ -230,6 +232,8 @@ class _Connection(asyncio.Protocol):
         self._asked_s = 0.0
         self._has_answered = False
         """Something has come since it was asked."""
+        self._reads_head = False
+        """The reader waits for the head of an answer."""
         self._arrival: asyncio.Future[None] | None = None
         """What the reader waits for while nothing is there."""
         self._waiting_since_s = 0.0
@@ -249,10 +253,12 @@ class _Connection(asyncio.Protocol):
             # Nothing was asked: whatever this is, it must not be taken for the next answer.
             self.abort()
             return
-        self._has_answered = True
+        is_first, self._has_answered = not self._has_answered, True
         self._received.append(received)
         self._received_size += len(received)
-        self._wake_reader()
+        # A head that drips byte by byte is nothing to the parser before a line ends; but what is no head at all it sees at once.
+        if not self._reads_head or is_first or b"\n" in received or self._received_size > HEAD_LINE_BYTES_MAX:
+            self._wake_reader()
         if self._received_size > RECEIVED_BYTES_MAX and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
@@ -344,9 +350,11 @@ class _Connection(asyncio.Protocol):
 
     async def _read_head(self) -> h11.Response:
         """The answer's status and headers."""
+        self._reads_head = True
         while True:
             match self._next_event():
                 case h11.Response() as head:
+                    self._reads_head = False
                     return head
                 case h11.NEED_DATA:
                     await self._receive()
