@@ -17,7 +17,7 @@ NOW_UNIX_S = 784111777.0
     ("headers", "expected"),
     [
         ({}, None),
-        ({"retry-after": "0"}, 0.0),
+        ({"retry-after": "0"}, None),
         ({"retry-after": "7"}, 7.0),
         ({"retry-after": " 7 "}, 7.0),
         ({"retry-after": "1.5"}, 1.5),
@@ -25,8 +25,9 @@ NOW_UNIX_S = 784111777.0
         ({"retry-after": "Sun, 06 Nov 1994 08:49:47 GMT"}, 10.0),
         ({"retry-after": "Sunday, 06-Nov-94 08:49:47 GMT"}, 10.0),
         ({"retry-after": "Sun Nov  6 08:49:47 1994"}, 10.0),
-        ({"retry-after": "Sun, 06 Nov 1994 08:49:27 GMT"}, 0.0),
+        ({"retry-after": "Sun, 06 Nov 1994 08:49:27 GMT"}, None),
         ({"retry-after": "Sun, 06 Nov 2044 08:49:37 GMT"}, RETRY_AFTER_S_MAX),
+        ({"retry-after-ms": "0"}, None),
         ({"retry-after-ms": "250"}, 0.25),
         ({"retry-after-ms": "250", "retry-after": "1"}, 0.25),
         ({"retry-after-ms": "soon", "retry-after": "1"}, 1.0),
@@ -42,7 +43,7 @@ NOW_UNIX_S = 784111777.0
     ],
 )
 def test_each_form_gives_its_seconds(headers: dict[str, str], expected: float | None) -> None:
-    """Seconds, fractions, milliseconds and the three dates of HTTP are read; nonsense says nothing."""
+    """Seconds, fractions, milliseconds and the three dates of HTTP are read; nonsense says nothing, and no more does what asks for no wait."""
     assert expected == retry_after_s(headers, now_unix_s=NOW_UNIX_S)
 
 
@@ -50,4 +51,4 @@ def test_each_form_gives_its_seconds(headers: dict[str, str], expected: float | 
 def test_nothing_a_provider_sends_breaks_it(seconds: str, milliseconds: str) -> None:
     """Any text gives None or a wait within the bounds."""
     wait_s = retry_after_s({"retry-after": seconds, "retry-after-ms": milliseconds}, now_unix_s=NOW_UNIX_S)
-    assert wait_s is None or (math.isfinite(wait_s) and 0.0 <= wait_s <= RETRY_AFTER_S_MAX)
+    assert wait_s is None or (math.isfinite(wait_s) and 0.0 < wait_s <= RETRY_AFTER_S_MAX)

@@ -43,7 +43,7 @@ from pointsman_server.errors import (
     UpstreamUnsupportedError,
 )
 from pointsman_server.providers.base import ProviderSettings, UpstreamCall
-from pointsman_server.providers.retry_after import RETRY_AFTER_S_MAX
+from pointsman_server.providers.retry_after import time_to_wait_s
 from pointsman_server.providers.wire import (
     CALL_COUNT_MAX,
     ERROR_DETAIL_COUNT_MAX,
@@ -437,5 +437,5 @@ def _error_answer(error: JsonObject) -> ErrorAnswer:
         reason = reason or machine_code(detail, "reason")
         delay = detail.get("retryDelay")
         if isinstance(delay, str) and (seconds := RETRY_DELAY.fullmatch(delay)):
-            retry_after_s = min(float(seconds[1]), RETRY_AFTER_S_MAX)
+            retry_after_s = time_to_wait_s(float(seconds[1]))
     return ErrorAnswer(reason or code, retry_after_s, KIND_OF_REASON.get(reason))
