@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pointsman_server.decision.choice import dominates, uniform
 from pointsman_server.decision.decide import PANIC_WAIT_S, decide
-from pointsman_server.decision.estimate import Draft, drafts_of
-from pointsman_server.decision.feasibility import bounded_value
+from pointsman_server.decision.estimate import Drafts, drafts_of
+from pointsman_server.decision.feasibility import bounded_values
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.types import (
     Affinity,
@@ -44,10 +44,9 @@ from strategies import NO_EXPLORATION, bounds, decision_inputs
 FLAT = Latency(0.1, 0.1, 0.1, 0.1, 0.1)
 
 
-def draft_of(given_input: DecisionInput, endpoint: Endpoint) -> Draft:
+def draft_of(given_input: DecisionInput, endpoint: Endpoint) -> Drafts:
     """The draft that a decision starts from."""
-    (draft,) = drafts_of([endpoint], given_input.qualities, given_input.snapshot, given_input.facts, {})
-    return draft
+    return drafts_of([endpoint], given_input.qualities, given_input.snapshot, given_input.facts, {})
 
 
 def names(candidates: tuple[Candidate, ...]) -> set[str]:
@@ -73,7 +72,7 @@ def test_every_eligible_candidate_satisfies_every_constraint(given_input: Decisi
             assert {pair for pair in policy.labels if pair[0] == key} & endpoint.labels
         for bound in policy.bounds:
             if bound.metric is not Metric.RELATIVE_QUALITY:
-                value = bounded_value(draft_of(given_input, endpoint), bound, None)
+                (value,) = bounded_values(draft_of(given_input, endpoint), bound, None)
                 assert value is not None
                 assert bound.comparison.holds(value, bound.limit)
         runtime = given_input.snapshot.of(endpoint.name)
@@ -128,7 +127,8 @@ def test_a_dominated_endpoint_never_wins(given_input: DecisionInput) -> None:
         return
     rivals = [c for c in decision.eligible if c.alternative == chosen.alternative and c is not chosen]
     for rival in rivals:
-        assert not dominates(rival.terms, chosen.terms) or (rival.utility or 0.0) <= (chosen.utility or 0.0)
+        dominated = dominates(chosen.columns, better=rival.row, worse=chosen.row)
+        assert not dominated or (rival.utility or 0.0) <= (chosen.utility or 0.0)
 
 
 @given(decision_inputs())
@@ -169,7 +169,7 @@ def test_a_bound_on_the_unknown_rejects_and_says_so(given_input: DecisionInput, 
     decision = decide(bounded)
     for candidate in decision.candidates:
         unknown = [r for r in candidate.rejections if r.reason is RejectionReason.UNKNOWN_VALUE]
-        known = bounded_value(draft_of(bounded, candidate.endpoint), bound, 1.0) is not None
+        known = bounded_values(draft_of(bounded, candidate.endpoint), bound, 1.0) != [None]
         if not known:
             assert [r.bound for r in unknown] == [bound]
             assert all(r.actual is None for r in unknown)

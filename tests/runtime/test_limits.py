@@ -251,6 +251,15 @@ def test_a_stated_allowance_is_not_overdrawn() -> None:
     assert tracker.snapshot(10.0).of(NAME).retry_after_s is None
 
 
+def test_an_allowance_counts_from_the_moment_of_its_report() -> None:
+    """A snapshot in the very moment after the headers tells of them, though one was taken just before."""
+    tracker = RuntimeTracker()
+    attempt = tracker.start(NAME, input_token_count=10, now_s=0.0)
+    assert tracker.snapshot(0.0).of(NAME).retry_after_s is None
+    attempt.allowance(RequestAllowance(limit_count=10, remaining_count=0, reset_s=10.0), 0.0)
+    assert tracker.snapshot(0.0).of(NAME).retry_after_s == pytest.approx(1.0)
+
+
 def test_an_exhausted_allowance_without_refill_waits_for_the_reset() -> None:
     """Nothing is left and nothing comes back in between: until the reset nobody is sent."""
     limits = RateLimits()

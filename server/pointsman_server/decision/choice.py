@@ -8,12 +8,13 @@ known of an endpoint that could be the best, if only its latency were known. Cha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
-from pointsman_server.decision.types import DecisionReason, Exploration
-from pointsman_server.decision.utility import Ranking, Terms
+from pointsman_server.decision.types import DecisionReason, Exploration, UtilityColumn
+from pointsman_server.decision.utility import Ranking
 
 LIVE_METRICS = frozenset({Metric.TTFT, Metric.INTER_TOKEN_LATENCY, Metric.END_TO_END_LATENCY, Metric.ERROR_RATE})
 """Metrics that are measured and move by the minute; prices and predictions don't."""
@@ -28,35 +29,39 @@ LOSS_SHARE_MAX = 0.5
 class Choice(NamedTuple):
     """The pick."""
 
-    place: int
-    """In the ranking, from 0."""
+    row: int
+    """In the ranking's columns."""
     reason: DecisionReason
     probabilities: list[float]
-    """With which each of the ranking is picked, given everything but the seed."""
+    """With which each draft of the ranking is picked, by row, given everything but the seed."""
 
 
 def choose(ranking: Ranking, exploration: Exploration, seed: int) -> Choice:
     """Picks one of a ranking that is not empty."""
-    utilities = ranking.utilities
+    utilities, best = ranking.utilities, ranking.rows[0]
     scale = _utility_scale(ranking)
     width = exploration.near_tie_width * scale
-    tied = _near_ties(ranking, threshold=utilities[0] - width)
+    tied = _near_ties(ranking, threshold=utilities[best] - width)
     explored = _explored(ranking, tied, exploration, scale=scale) if exploration.rate > 0.0 else {}
-    explore_share = math.fsum(explored.values())
-    softness = [math.exp((utilities[index] - utilities[0]) / width) if width > 0.0 else 1.0 for index in tied]
-    total = math.fsum(softness)
     probabilities = [0.0] * len(utilities)
-    for index, weight in zip(tied, softness, strict=True):
-        probabilities[index] = (1.0 - explore_share) * weight / total
-    for index, share in explored.items():
-        probabilities[index] += share
+    reason = DecisionReason.ONLY_CANDIDATE if len(utilities) == 1 else DecisionReason.BEST_UTILITY
+    if len(tied) == 1 and not explored:
+        # The usual case, which leaves nothing to chance.
+        probabilities[best] = 1.0
+        return Choice(best, reason, probabilities)
+    explore_share = math.fsum(explored.values())
+    softness = [math.exp((utilities[row] - utilities[best]) / width) if width > 0.0 else 1.0 for row in tied]
+    total = math.fsum(softness)
+    for row, weight in zip(tied, softness, strict=True):
+        probabilities[row] = (1.0 - explore_share) * weight / total
+    for row, share in explored.items():
+        probabilities[row] += share
     drawn = uniform(seed)
     if drawn < explore_share:
-        place = _draw(list(explored), list(explored.values()), drawn / explore_share)
-        return Choice(place, DecisionReason.EXPLORATION, probabilities)
-    place = _draw(tied, softness, (drawn - explore_share) / (1.0 - explore_share))
-    reason = DecisionReason.BEST_UTILITY if place == 0 else DecisionReason.NEAR_TIE
-    return Choice(place, DecisionReason.ONLY_CANDIDATE if len(utilities) == 1 else reason, probabilities)
+        row = _draw(list(explored), list(explored.values()), drawn / explore_share)
+        return Choice(row, DecisionReason.EXPLORATION, probabilities)
+    row = _draw(tied, softness, (drawn - explore_share) / (1.0 - explore_share))
+    return Choice(row, reason if row == best else DecisionReason.NEAR_TIE, probabilities)
 
 
 def _utility_scale(ranking: Ranking) -> float:
@@ -66,32 +71,37 @@ def _utility_scale(ranking: Ranking) -> float:
 
 
 def _near_ties(ranking: Ranking, *, threshold: float) -> list[int]:
-    """Indices of the best and of every candidate above the threshold that no other such one dominates.
+    """The rows of the best and of every candidate above the threshold that no other such one dominates.
 
     Where the best has read the conversation before, only others that have are near it: its conversations are spread
     already, and to draw lots at each of their turns would read them anew, everywhere.
     """
-    close = [place for place, utility in enumerate(ranking.utilities) if place == 0 or utility > threshold]
-    if ranking.drafts[0].cached_input_token_count:
-        close = [place for place in close if ranking.drafts[place].cached_input_token_count]
+    utilities, cached_counts = ranking.utilities, ranking.drafts.cached_input_token_counts
+    best, *others = ranking.rows
+    close = [best, *takewhile(lambda row: utilities[row] > threshold, others)]
+    if cached_counts[best]:
+        close = [row for row in close if cached_counts[row]]
     if len(close) == 1:
         return close
-    terms = {place: ranking.terms_at(place) for place in close}
-    return [place for place in close if place == 0 or not any(dominates(terms[other], terms[place]) for other in close)]
+    columns = ranking.columns
+    return [
+        row for row in close if row == best or not any(dominates(columns, better=other, worse=row) for other in close)
+    ]
 
 
-def dominates(better: Terms, worse: Terms) -> bool:
-    """Whether a candidate with the terms `better` is no worse in anything that is weighed, and truly better in something.
+def dominates(columns: Sequence[UtilityColumn], *, better: int, worse: int) -> bool:
+    """Whether the candidate in the row `better` is no worse in anything that is weighed than the one in the row `worse`,
+    and truly better in something.
 
     Live values within their tolerance count as equal; an assumed value neither dominates nor is dominated.
     """
     strictly = False
-    for one, other in zip(better, worse, strict=True):
-        if one.assumed or other.assumed:
+    for metric, _, values, assumed, _ in columns:
+        if assumed[better] or assumed[worse]:
             return False
-        higher_is_better = METRIC_SPECS[one.metric].higher_is_better
-        gain = one.value - other.value if higher_is_better else other.value - one.value
-        tolerance = LIVE_TOLERANCE * max(one.value, other.value) if one.metric in LIVE_METRICS else 0.0
+        one, other = values[better], values[worse]
+        gain = one - other if METRIC_SPECS[metric].higher_is_better else other - one
+        tolerance = LIVE_TOLERANCE * max(one, other) if metric in LIVE_METRICS else 0.0
         if gain < -tolerance:
             return False
         strictly = strictly or gain > tolerance
@@ -105,38 +115,32 @@ def _explored(ranking: Ranking, tied: Sequence[int], exploration: Exploration, *
     called is tried at the full rate; of whom it is known that he was slow, only as often as the loss that this
     is expected to bring allows: what he shows is worth as much, and costs more.
     """
-    ages_s = [draft.runtime.age_s for draft in ranking.drafts]
-    stale = [
-        index
-        for index, age_s in enumerate(ages_s)
-        if (age_s is None or age_s > exploration.stale_after_s) and index not in tied
-    ]
-    if not stale:
+    ages_s = ranking.drafts.ages_s
+    stale_after_s = exploration.stale_after_s
+    is_stale = [age_s is None or age_s > stale_after_s for age_s in ages_s]
+    if not any(is_stale):
         return {}
-    best_live: dict[Metric, float] = {}
-    for column in ranking.columns:
-        known = [value for value, assumed in zip(column.values, column.assumed, strict=True) if not assumed]
-        if column.metric in LIVE_METRICS and known:
-            best_live[column.metric] = min(known)
-    losses = [max(0.0, ranking.utilities[0] - utility) for utility in ranking.utilities]
-    worth = [index for index in stale if _gain_if_fast(ranking.terms_at(index), best_live) > losses[index]]
+    utility_best = ranking.utilities[ranking.rows[0]]
+    losses = [utility_best - utility for utility in ranking.utilities]
+    gains = _gains_if_fast(ranking)
+    worth = [row for row in ranking.rows if is_stale[row] and gains[row] > losses[row] and row not in tied]
     share = exploration.rate / max(1, len(worth))
-    return {
-        index: share
-        if ages_s[index] is None
-        else min(share, share * LOSS_SHARE_MAX * scale / max(losses[index], 1e-12))
-        for index in worth
-    }
+    bearable = share * LOSS_SHARE_MAX * scale
+    return {row: share if ages_s[row] is None else min(share, bearable / max(losses[row], 1e-12)) for row in worth}
 
 
-def _gain_if_fast(terms: Terms, best_live: Mapping[Metric, float]) -> float:
-    """What a utility would gain by live values that are somewhat better than the best. Without a weight on anything live
-    there is nothing to learn that could change the ranking, and the gain is 0."""
-    return math.fsum(
-        term.weight * max(0.0, term.value - OPTIMISM * best_live.get(term.metric, term.value))
-        for term in terms
-        if term.metric in LIVE_METRICS
-    )
+def _gains_if_fast(ranking: Ranking) -> list[float]:
+    """What each utility would gain by live values that are somewhat better than the best. Without a weight on anything
+    live there is nothing to learn that could change the ranking, and the gains are 0."""
+    gains = [[0.0] * len(ranking.utilities)]
+    for metric, weight, values, assumed, _ in ranking.columns:
+        if metric in LIVE_METRICS:
+            best = min(
+                [value for value, is_assumed in zip(values, assumed, strict=True) if not is_assumed], default=0.0
+            )
+            hoped = OPTIMISM * best
+            gains.append([weight * (value - hoped) if value > hoped else 0.0 for value in values])
+    return list(map(math.fsum, zip(*gains, strict=True)))
 
 
 def _draw(indices: Sequence[int], weights: Sequence[float], drawn: float) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
 from pointsman_server.decision.choice import choose
-from pointsman_server.decision.estimate import Draft, drafts_of
-from pointsman_server.decision.feasibility import Verdict, judge, relaxations
+from pointsman_server.decision.estimate import Drafts, drafts_of
+from pointsman_server.decision.feasibility import Verdicts, judge, relaxations
 from pointsman_server.decision.types import (
     Candidate,
     Decision,
@@ -32,7 +32,7 @@ _new_candidate: Callable[[tuple[object, ...]], Candidate] = partial(tuple.__new_
 
 
 class Worths(NamedTuple):
-    """What eligible candidates are worth, side by side in the order of their ranking."""
+    """What eligible candidates are worth, side by side with their drafts."""
 
     utilities: Iterable[float | None]
     columns: Iterable[tuple[UtilityColumn, ...]]
@@ -80,37 +80,33 @@ def _is_soon_free(candidate: Candidate) -> bool:
 
 
 def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> Decision:
-    remaining = drafts_of(
-        given.endpoints, given.qualities, given.snapshot, given.facts, given.cached_input_token_counts
-    )
+    drafts = drafts_of(given.endpoints, given.qualities, given.snapshot, given.facts, given.cached_input_token_counts)
     reason: DecisionReason | None = None
     eligible: list[Candidate] = []
     rejected: dict[str, Candidate] = {}
     for index, policy in enumerate(given.alternatives):
-        verdicts = judge(remaining, policy, given.facts, risk_table=given.risk_table, tolerated_open_s=tolerated_open_s)
-        judged = list(zip(remaining, verdicts, strict=True))
-        passed = [(draft, verdict) for draft, verdict in judged if not verdict.rejections]
-        if passed:
-            ranking = rank([draft for draft, _ in passed], policy.preference)
-            first, probabilities = 0, [0.0] * len(passed)
+        verdicts = judge(drafts, policy, given.facts, risk_table=given.risk_table, tolerated_open_s=tolerated_open_s)
+        passes = [not rejections for rejections in verdicts.rejections]
+        if any(passes):
+            ranking = rank(drafts.where(passes), policy.preference)
+            order, probabilities = ranking.rows, [0.0] * len(ranking.rows)
             if reason is None:
                 first, choice_reason, probabilities = choose(ranking, given.exploration, given.seed)
                 reason = DecisionReason.FALLBACK if index > 0 else choice_reason
-            found = [passed[row][1] for row in ranking.rows]
-            worths = Worths(ranking.utilities, repeat(ranking.columns), ranking.rows, probabilities)
-            ranked = _candidates(ranking.drafts, found, index, worths)
-            # The chosen one comes first, whatever its rank.
-            eligible += [ranked.pop(first), *ranked]
-        failed = [(draft, verdict) for draft, verdict in judged if verdict.rejections]
-        remaining = [draft for draft, _ in failed]
-        for candidate in _candidates(remaining, [verdict for _, verdict in failed], index):
-            # Of several alternatives that reject a draft, the one that comes nearest (with the fewest reasons) tells why.
-            shown = rejected.get(candidate.endpoint.name)
-            if shown is None or len(candidate.rejections) < len(shown.rejections):
-                rejected[candidate.endpoint.name] = candidate
-        if not remaining:
+                # The chosen one comes first, whatever its rank.
+                order = [first, *[row for row in order if row != first]]
+            worths = Worths(ranking.utilities, repeat(ranking.columns), range(len(order)), probabilities)
+            ranked = _candidates(ranking.drafts, verdicts.where(passes), index, worths)
+            eligible += [ranked[row] for row in order]
+        if all(passes):
+            rejected = {}
             break
-    out = [rejected[name] for name in sorted([draft.endpoint.name for draft in remaining])]
+        drafts, verdicts = drafts.where(verdicts.rejections), verdicts.where(verdicts.rejections)
+        rejected = {
+            candidate.endpoint.name: _nearer(candidate, rejected.get(candidate.endpoint.name))
+            for candidate in _candidates(drafts, verdicts, index)
+        }
+    out = [rejected[name] for name in sorted(rejected)]
     return Decision(
         decision_id=given.decision_id,
         router_name=given.router_name,
@@ -125,32 +121,28 @@ def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> 
     )
 
 
-def _candidates(
-    drafts: Sequence[Draft], verdicts: Sequence[Verdict], alternative: int, worths: Worths = WORTHLESS
-) -> list[Candidate]:
+def _nearer(candidate: Candidate, shown: Candidate | None) -> Candidate:
+    """Of two alternatives that reject an endpoint, the one that comes nearest (with the fewest reasons) tells why."""
+    return candidate if shown is None or len(candidate.rejections) < len(shown.rejections) else shown
+
+
+def _candidates(drafts: Drafts, verdicts: Verdicts, alternative: int, worths: Worths = WORTHLESS) -> list[Candidate]:
     """The drafts with all that was found of them."""
-    if not drafts:
-        return []
-    # By column: twenty of these are made for a decision, and a call into Python for each costs as much as all else here.
-    endpoints, qualities, runtimes, ttfts_s, output_token_counts, costs_usd, durations_s, cached_counts = zip(
-        *drafts, strict=True
-    )
-    rejections, shortfall_risks = zip(*verdicts, strict=True)
     rows = zip(
-        endpoints,
-        qualities,
-        output_token_counts,
-        costs_usd,
-        ttfts_s,
-        [runtime.inter_token_latency_s for runtime in runtimes],
-        durations_s,
-        [runtime.error_rate for runtime in runtimes],
-        [runtime.age_s for runtime in runtimes],
+        drafts.endpoints,
+        drafts.qualities,
+        drafts.output_token_counts,
+        drafts.costs_usd,
+        drafts.ttfts_s,
+        drafts.inter_token_latencies_s,
+        drafts.end_to_end_latencies_s,
+        drafts.error_rates,
+        drafts.ages_s,
         repeat(alternative),
         *worths,
-        rejections,
-        shortfall_risks,
-        cached_counts,
+        verdicts.rejections,
+        verdicts.shortfall_risks,
+        drafts.cached_input_token_counts,
         strict=False,
     )
     return list(map(_new_candidate, rows))

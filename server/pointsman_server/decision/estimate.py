@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from itertools import compress, repeat
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from pointsman_server.decision.cost import expected_costs_usd
 from pointsman_server.decision.metrics import Metric
 from pointsman_server.decision.types import (
     NEVER_OBSERVED,
+    BreakerState,
     Endpoint,
     EndpointRuntime,
     Latency,
@@ -25,25 +26,35 @@ TTFT_SHARE_MIN = 0.1
 learned from inputs of the usual length, and ends somewhere before theirs."""
 
 
-class Draft(NamedTuple):
-    """A candidate before it is judged."""
+class Drafts(NamedTuple):
+    """Candidates before they are judged, by column: each has the same place in all of them.
 
-    endpoint: Endpoint
-    quality: QualityPrediction | None
-    runtime: EndpointRuntime
-    ttft_s: Latency | None
+    A decision makes twenty of them, and a call for each of them in every step would take most of its time.
+    """
+
+    endpoints: Sequence[Endpoint]
+    qualities: Sequence[QualityPrediction | None]
+    output_token_counts: Sequence[float | None]
+    gap_counts: Sequence[float | None]
+    """Of the times between two output tokens: one less than there are tokens."""
+    costs_usd: Sequence[float | None]
+    ttfts_s: Sequence[Latency | None]
     """Of this request's input."""
-    output_token_count: float | None
-    cost_usd: float | None
-    end_to_end_latency_s: float | None
-    cached_input_token_count: float
+    inter_token_latencies_s: Sequence[Latency | None]
+    end_to_end_latencies_s: Sequence[float | None]
+    cached_input_token_counts: Sequence[float]
     """Of this request's input, in the endpoint's prompt cache."""
+    runtimes: Sequence[EndpointRuntime]
+    error_rates: Sequence[float | None]
+    ages_s: Sequence[float | None]
+    breakers: Sequence[BreakerState]
+    retries_after_s: Sequence[float | None]
+    marginal_loads_s: Sequence[float]
+    marginal_loads_s_per_token: Sequence[float]
 
-
-_DraftRow = tuple[
-    Endpoint, QualityPrediction | None, EndpointRuntime, Latency | None, float | None, float | None, float | None, float
-]
-_new_draft: Callable[[_DraftRow], Draft] = partial(tuple.__new__, Draft)
+    def where(self, kept: Sequence[object]) -> Drafts:
+        """Those at whose place something true is kept."""
+        return self if all(kept) else Drafts._make([list(compress(column, kept)) for column in self])
 
 
 def drafts_of(
@@ -52,179 +63,176 @@ def drafts_of(
     snapshot: RuntimeSnapshot,
     facts: RequestFacts,
     cached_input_token_counts: Mapping[str, float],
-) -> list[Draft]:
+) -> Drafts:
     """What is expected of each of these endpoints for a request with these facts. What an endpoint has in its prompt
     cache it reads for less, and at once."""
     runtimes = [snapshot.by_endpoint.get(endpoint.name, NEVER_OBSERVED) for endpoint in endpoints]
+    # In the order of the fields of `EndpointRuntime`; those that no decision depends on are passed over.
+    columns = zip(*runtimes, strict=True) if runtimes else repeat((), len(EndpointRuntime._fields))
+    usual_ttfts_s, gaps_s, errors, _, breakers, retries_s, _, ages_s, slopes, _, loads_s, loads_s_per_token, _ = columns
     predictions = [qualities.get(endpoint.model) for endpoint in endpoints]
-    output_counts = [
-        _expected_output(quality, facts.output_token_count_max, endpoint.output_token_count_max)
-        for endpoint, quality in zip(endpoints, predictions, strict=True)
-    ]
+    output_counts = _expected_outputs(endpoints, predictions, facts.output_token_count_max)
+    gap_counts = [None if count is None else count - 1.0 if count > 1.0 else 0.0 for count in output_counts]
     cached_counts = [0.0] * len(endpoints)
     if cached_input_token_counts:
         found = [cached_input_token_counts.get(endpoint.name, 0.0) for endpoint in endpoints]
         cached_counts = [min(count, float(facts.input_token_count)) for count in found]
+    ttfts_s: Sequence[Latency | None] = usual_ttfts_s
+    if any(slopes):
+        ttfts_s = _ttfts_of(runtimes, [facts.input_token_count - cached for cached in cached_counts])
     costs_usd = expected_costs_usd(
         endpoints,
         input_token_count=facts.input_token_count,
         output_token_counts=output_counts,
         cached_input_token_counts=cached_counts,
     )
-    ttfts_s = [
-        _ttft_of(runtime, facts.input_token_count - cached) if runtime.ttft_s_per_input_token else runtime.ttft_s
-        for runtime, cached in zip(runtimes, cached_counts, strict=True)
-    ]
     durations_s = [
-        None
-        if count is None or ttft_s is None or (gap_s := runtime.inter_token_latency_s) is None
-        else ttft_s.mean + max(0.0, count - 1.0) * gap_s.mean
-        for runtime, ttft_s, count in zip(runtimes, ttfts_s, output_counts, strict=True)
+        None if count is None or ttft_s is None or gap_s is None else ttft_s.mean + count * gap_s.mean
+        for count, ttft_s, gap_s in zip(gap_counts, ttfts_s, gaps_s, strict=True)
     ]
-    return list(
-        map(
-            _new_draft,
-            zip(
-                endpoints,
-                predictions,
-                runtimes,
-                ttfts_s,
-                output_counts,
-                costs_usd,
-                durations_s,
-                cached_counts,
-                strict=True,
-            ),
-        )
+    return Drafts(
+        endpoints=endpoints,
+        qualities=predictions,
+        output_token_counts=output_counts,
+        gap_counts=gap_counts,
+        costs_usd=costs_usd,
+        ttfts_s=ttfts_s,
+        inter_token_latencies_s=gaps_s,
+        end_to_end_latencies_s=durations_s,
+        cached_input_token_counts=cached_counts,
+        runtimes=runtimes,
+        error_rates=errors,
+        ages_s=ages_s,
+        breakers=breakers,
+        retries_after_s=retries_s,
+        marginal_loads_s=loads_s,
+        marginal_loads_s_per_token=loads_s_per_token,
     )
 
 
-def _expected_output(
-    quality: QualityPrediction | None, wanted_max: int | None, possible_max: int | None
-) -> float | None:
-    """The predicted length, but no more than the caller wants and the endpoint can give."""
-    expected = None if quality is None else quality.output_token_count
-    if expected is None:
-        return None
-    if wanted_max is not None and wanted_max < expected:
-        expected = float(wanted_max)
-    if possible_max is not None and possible_max < expected:
-        expected = float(possible_max)
-    return expected
+def _expected_outputs(
+    endpoints: Sequence[Endpoint], predictions: Sequence[QualityPrediction | None], wanted_max: int | None
+) -> list[float | None]:
+    """The predicted lengths, but no more than the caller wants and the endpoint can give."""
+    expected = [None if prediction is None else prediction.output_token_count for prediction in predictions]
+    limits = [endpoint.output_token_count_max for endpoint in endpoints]
+    if wanted_max is not None:
+        limits = [wanted_max if limit is None else min(wanted_max, limit) for limit in limits]
+    return [
+        count if count is None or limit is None or count <= limit else float(limit)
+        for count, limit in zip(expected, limits, strict=True)
+    ]
 
 
-def _ttft_of(runtime: EndpointRuntime, input_token_count: float) -> Latency | None:
-    """The time to first token for an input of that length."""
-    usual_s = runtime.ttft_s
-    if usual_s is None:
-        return None
-    longer_s = runtime.ttft_s_per_input_token * (input_token_count - runtime.reference_input_token_count)
-    return Latency(*[max(TTFT_SHARE_MIN * figure_s, figure_s + longer_s) for figure_s in usual_s])
+def _ttfts_of(runtimes: Sequence[EndpointRuntime], input_token_counts: Sequence[float]) -> list[Latency | None]:
+    """The times to first token for inputs of these lengths."""
+    return [
+        usual_s
+        if (usual_s := runtime.ttft_s) is None or not (slope := runtime.ttft_s_per_input_token)
+        else _longer(usual_s, slope * (count - runtime.reference_input_token_count))
+        for runtime, count in zip(runtimes, input_token_counts, strict=True)
+    ]
 
 
-def expectation(draft: Draft, metric: Metric) -> float | None:
-    """The expected value of a metric in its canonical unit, or None when it is unknown.
-
-    Relative quality has no value of its own: `feasibility` derives it from the best candidate's.
-    """
-    (value,) = EXPECTATIONS[metric]([draft])
-    return value
-
-
-def _qualities(drafts: Sequence[Draft]) -> list[float | None]:
-    return [None if draft.quality is None else draft.quality.mean for draft in drafts]
+def _longer(usual_s: Latency, more_s: float) -> Latency:
+    return Latency(
+        *[
+            longer_s if (longer_s := figure_s + more_s) > (least_s := TTFT_SHARE_MIN * figure_s) else least_s
+            for figure_s in usual_s
+        ]
+    )
 
 
-def _ttfts_s(drafts: Sequence[Draft]) -> list[float | None]:
-    return [None if draft.ttft_s is None else draft.ttft_s.mean for draft in drafts]
+Column = Sequence[float | None]
 
 
-def _inter_token_latencies_s(drafts: Sequence[Draft]) -> list[float | None]:
-    return [None if (latency := draft.runtime.inter_token_latency_s) is None else latency.mean for draft in drafts]
+def _means(estimates: Sequence[Latency | QualityPrediction | None]) -> Column:
+    return [None if estimate is None else estimate.mean for estimate in estimates]
 
 
-EXPECTATIONS: Mapping[Metric, Callable[[Sequence[Draft]], list[float | None]]] = {
-    Metric.QUALITY: _qualities,
-    Metric.RELATIVE_QUALITY: _qualities,
-    Metric.REQUEST_COST: lambda drafts: [draft.cost_usd for draft in drafts],
-    Metric.PRICE: lambda drafts: [draft.endpoint.blended_price_usd_per_mtok for draft in drafts],
-    Metric.INPUT_PRICE: lambda drafts: [draft.endpoint.input_price_usd_per_mtok for draft in drafts],
-    Metric.OUTPUT_PRICE: lambda drafts: [draft.endpoint.output_price_usd_per_mtok for draft in drafts],
-    Metric.TTFT: _ttfts_s,
-    Metric.INTER_TOKEN_LATENCY: _inter_token_latencies_s,
-    Metric.END_TO_END_LATENCY: lambda drafts: [draft.end_to_end_latency_s for draft in drafts],
-    Metric.OUTPUT_TOKENS_PER_SECOND: lambda drafts: [_speed(gap_s) for gap_s in _inter_token_latencies_s(drafts)],
-    Metric.ERROR_RATE: lambda drafts: [draft.runtime.error_rate for draft in drafts],
+EXPECTATIONS: Mapping[Metric, Callable[[Drafts], Column]] = {
+    Metric.QUALITY: lambda drafts: _means(drafts.qualities),
+    Metric.RELATIVE_QUALITY: lambda drafts: _means(drafts.qualities),
+    Metric.REQUEST_COST: lambda drafts: drafts.costs_usd,
+    Metric.PRICE: lambda drafts: [endpoint.blended_price_usd_per_mtok for endpoint in drafts.endpoints],
+    Metric.INPUT_PRICE: lambda drafts: [endpoint.input_price_usd_per_mtok for endpoint in drafts.endpoints],
+    Metric.OUTPUT_PRICE: lambda drafts: [endpoint.output_price_usd_per_mtok for endpoint in drafts.endpoints],
+    Metric.TTFT: lambda drafts: _means(drafts.ttfts_s),
+    Metric.INTER_TOKEN_LATENCY: lambda drafts: _means(drafts.inter_token_latencies_s),
+    Metric.END_TO_END_LATENCY: lambda drafts: drafts.end_to_end_latencies_s,
+    Metric.OUTPUT_TOKENS_PER_SECOND: lambda drafts: list(map(_speed, _means(drafts.inter_token_latencies_s))),
+    Metric.ERROR_RATE: lambda drafts: drafts.error_rates,
 }
-"""How each metric is read off drafts: of all at once, since a call for each would be a fifth of a decision's time."""
+"""The expected value of each metric in its canonical unit, or None where it is unknown.
+
+Relative quality has no value of its own: `feasibility` derives it from the best candidate's.
+"""
 
 
-def _charged_ttfts_s(drafts: Sequence[Draft]) -> list[float | None]:
-    return [None if draft.ttft_s is None else draft.ttft_s.mean + draft.runtime.marginal_load_s for draft in drafts]
-
-
-def _charged_inter_token_latencies_s(drafts: Sequence[Draft]) -> list[float | None]:
+def _charged(values_s: Column, charges_s: Sequence[float]) -> Column:
     return [
-        None
-        if (latency := draft.runtime.inter_token_latency_s) is None
-        else latency.mean + draft.runtime.marginal_load_s_per_token
-        for draft in drafts
+        None if value_s is None else value_s + charge_s for value_s, charge_s in zip(values_s, charges_s, strict=True)
     ]
 
 
-def _charged_durations_s(drafts: Sequence[Draft]) -> list[float | None]:
+def _charged_durations_s(drafts: Drafts) -> Column:
     return [
-        None
-        if (duration_s := draft.end_to_end_latency_s) is None or (count := draft.output_token_count) is None
-        else duration_s
-        + draft.runtime.marginal_load_s
-        + max(0.0, count - 1.0) * draft.runtime.marginal_load_s_per_token
-        for draft in drafts
+        None if duration_s is None or count is None else duration_s + charge_s + count * charge_s_per_token
+        for duration_s, count, charge_s, charge_s_per_token in zip(
+            drafts.end_to_end_latencies_s,
+            drafts.gap_counts,
+            drafts.marginal_loads_s,
+            drafts.marginal_loads_s_per_token,
+            strict=True,
+        )
     ]
 
 
-CHARGES: Mapping[Metric, Callable[[Sequence[Draft]], list[float | None]]] = {
+CHARGES: Mapping[Metric, Callable[[Drafts], Column]] = {
     **EXPECTATIONS,
-    Metric.TTFT: _charged_ttfts_s,
-    Metric.INTER_TOKEN_LATENCY: _charged_inter_token_latencies_s,
+    Metric.TTFT: lambda drafts: _charged(_means(drafts.ttfts_s), drafts.marginal_loads_s),
+    Metric.INTER_TOKEN_LATENCY: lambda drafts: _charged(
+        _means(drafts.inter_token_latencies_s), drafts.marginal_loads_s_per_token
+    ),
     Metric.END_TO_END_LATENCY: _charged_durations_s,
 }
 """What is weighed instead of expected: of a latency also what this request adds to those of the others that are under
 way at the endpoint. Who decides for many callers must not gain for one what the others lose."""
 
 
-def pessimistic(draft: Draft, metric: Metric, *, quantile: float, upper: bool) -> float | None:
-    """The value that a bound must face to hold in that share of cases: for an upper limit the high quantile, for a
-    lower limit the low one. None when it is unknown."""
-    runtime = draft.runtime
+def pessimistic(drafts: Drafts, metric: Metric, *, quantile: float, upper: bool) -> Column:
+    """The values that a bound must face to hold in that share of cases: for an upper limit the high quantile, for a
+    lower limit the low one. None where it is unknown."""
     match metric:
         case Metric.QUALITY | Metric.RELATIVE_QUALITY:
-            if draft.quality is None:
-                return None
-            normal_quantile = _STANDARD_NORMAL.inv_cdf(quantile)
-            return draft.quality.lower(-normal_quantile if upper else normal_quantile)
+            at_quantile = _STANDARD_NORMAL.inv_cdf(quantile)
+            errors = -at_quantile if upper else at_quantile
+            return [None if quality is None else quality.lower(errors) for quality in drafts.qualities]
         case Metric.TTFT:
-            return _side(draft.ttft_s, quantile, slow=upper)
+            return _sides(drafts.ttfts_s, quantile, slow=upper)
         case Metric.INTER_TOKEN_LATENCY:
-            return _side(runtime.inter_token_latency_s, quantile, slow=upper)
+            return _sides(drafts.inter_token_latencies_s, quantile, slow=upper)
         case Metric.OUTPUT_TOKENS_PER_SECOND:
-            return _speed(_side(runtime.inter_token_latency_s, quantile, slow=not upper))
+            return list(map(_speed, _sides(drafts.inter_token_latencies_s, quantile, slow=not upper)))
         case Metric.END_TO_END_LATENCY:
-            ttft_s = _side(draft.ttft_s, quantile, slow=upper)
-            gap_s = _side(runtime.inter_token_latency_s, quantile, slow=upper)
-            if draft.output_token_count is None or ttft_s is None or gap_s is None:
-                return None
+            ttfts_s = _sides(drafts.ttfts_s, quantile, slow=upper)
+            gaps_s = _sides(drafts.inter_token_latencies_s, quantile, slow=upper)
             # Both parts at their own quantile: an upper bound of the quantile of the sum where they move together.
-            return ttft_s + max(0.0, draft.output_token_count - 1.0) * gap_s
+            return [
+                None if count is None or ttft_s is None or gap_s is None else ttft_s + count * gap_s
+                for count, ttft_s, gap_s in zip(drafts.gap_counts, ttfts_s, gaps_s, strict=True)
+            ]
         case _:
             msg = f"{metric} has no distribution"
             raise AssertionError(msg)
 
 
-def _side(latency: Latency | None, quantile: float, *, slow: bool) -> float | None:
-    """The latency at `quantile`, or at its mirror image on the fast side: latencies are near enough log-symmetric."""
-    if latency is None:
-        return None
+def _sides(latencies: Sequence[Latency | None], quantile: float, *, slow: bool) -> Column:
+    """The latencies at `quantile`, or at its mirror image on the fast side: latencies are near enough log-symmetric."""
+    return [None if latency is None else _side(latency, quantile, slow=slow) for latency in latencies]
+
+
+def _side(latency: Latency, quantile: float, *, slow: bool) -> float:
     at_quantile_s = latency.at(quantile)
     if slow:
         return at_quantile_s

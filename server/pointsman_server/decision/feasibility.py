@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
+from operator import add
 from typing import NamedTuple
 
-from pointsman_server.decision.estimate import Draft, expectation, pessimistic
+from pointsman_server.decision.estimate import EXPECTATIONS, Column, Drafts, pessimistic
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.risk import RiskTable, is_accepted
 from pointsman_server.decision.types import (
@@ -24,6 +26,7 @@ from pointsman_server.decision.types import (
     Endpoint,
     EndpointRuntime,
     Policy,
+    QualityPrediction,
     Rejection,
     RejectionReason,
     Relaxation,
@@ -48,13 +51,17 @@ BOUND_REASONS = frozenset({RejectionReason.BOUND_VIOLATED, RejectionReason.RISK_
 """Reasons that a change of the bound takes away."""
 
 
-class Verdict(NamedTuple):
-    """What an alternative says of a draft."""
+class Verdicts(NamedTuple):
+    """What an alternative says of drafts, side by side with them."""
 
-    rejections: tuple[Rejection, ...]
-    """Every reason why it is not eligible; empty where it is."""
-    shortfall_risk: float | None
+    rejections: Sequence[tuple[Rejection, ...]]
+    """Every reason why each is not eligible; empty where it is."""
+    shortfall_risks: Sequence[float | None]
     """See `Candidate.shortfall_risk`."""
+
+    def where(self, kept: Sequence[object]) -> Verdicts:
+        """Those on the drafts at whose place something true is kept."""
+        return self if all(kept) else Verdicts._make([list(compress(column, kept)) for column in self])
 
 
 class Reference(NamedTuple):
@@ -66,17 +73,14 @@ class Reference(NamedTuple):
     """Different models of known quality that it is the best of, itself included."""
 
 
-PASSED = Verdict((), None)
-
-
 def judge(
-    drafts: Sequence[Draft],
+    drafts: Drafts,
     policy: Policy,
     facts: RequestFacts,
     *,
     risk_table: RiskTable | None = None,
     tolerated_open_s: float | None = None,
-) -> list[Verdict]:
+) -> Verdicts:
     """For each draft every reason why it is not eligible under `policy`.
 
     Breakers that stay open for no longer than `tolerated_open_s` are no reason; without it, every open one is.
@@ -84,38 +88,44 @@ def judge(
     search space, with the capabilities, labels and context it needs. Health and the other bounds don't move it, so
     that tightening one of them never makes another endpoint eligible.
     """
-    structural = _structurals(drafts, policy, facts)
-    ills = [health(draft.runtime, tolerated_open_s=tolerated_open_s) for draft in drafts]
+    structural = _structurals(drafts.endpoints, policy, facts)
+    ills = _ills(drafts, tolerated_open_s=tolerated_open_s)
     if not policy.bounds:
-        return [Verdict(one + ill, None) if one or ill else PASSED for one, ill in zip(structural, ills, strict=True)]
-    reference = _reference([draft for draft, rejections in zip(drafts, structural, strict=True) if not rejections])
-    best_quality = None if reference is None else reference.quality
-    verdicts = []
-    for draft, rejections, ill in zip(drafts, structural, ills, strict=True):
-        risks, shortfall_risk = _risks(draft, policy.bounds, reference, risk_table)
-        verdicts.append(Verdict(rejections + _bounds(draft, policy.bounds, best_quality) + risks + ill, shortfall_risk))
-    return verdicts
+        return Verdicts(list(map(add, structural, ills)), [None] * len(ills))
+    reference = _reference(drafts.where([not rejections for rejections in structural]))
+    violations = _violations(drafts, policy.bounds, None if reference is None else reference.quality)
+    risks = [
+        _risks(endpoint.model, quality, policy.bounds, reference, risk_table)
+        for endpoint, quality in zip(drafts.endpoints, drafts.qualities, strict=True)
+    ]
+    rejections = [
+        one + violated + too_risky + ill
+        for one, violated, (too_risky, _), ill in zip(structural, violations, risks, ills, strict=True)
+    ]
+    return Verdicts(rejections, [highest for _, highest in risks])
 
 
-def _reference(drafts: Sequence[Draft]) -> Reference | None:
+def _reference(drafts: Drafts) -> Reference | None:
     """The model of the highest predicted quality, of equals the first by name; None if no quality is known."""
-    known = [(-draft.quality.mean, draft.endpoint.model) for draft in drafts if draft.quality is not None]
+    known = [
+        (-quality.mean, endpoint.model)
+        for endpoint, quality in zip(drafts.endpoints, drafts.qualities, strict=True)
+        if quality is not None
+    ]
     if not known:
         return None
     loss, model = min(known)
     return Reference(model, -loss, len({model for _, model in known}))
 
 
-def _structurals(drafts: Sequence[Draft], policy: Policy, facts: RequestFacts) -> list[tuple[Rejection, ...]]:
-    """For each draft the reasons that lie in what the endpoint is, not in what is expected of it."""
+def _structurals(endpoints: Sequence[Endpoint], policy: Policy, facts: RequestFacts) -> list[tuple[Rejection, ...]]:
+    """For each endpoint the reasons that lie in what it is, not in what is expected of it."""
     needed = sorted(policy.capabilities | facts.capabilities)
-    wanted = facts.output_token_count_max
-    context = facts.input_token_count + (1 if wanted is None else wanted)
-    lengths = [_lengths(draft.endpoint, wanted, context) for draft in drafts]
+    lengths = _lengths(endpoints, facts)
     if policy.space == EVERYWHERE and not needed and not policy.labels and not facts.features:
         return lengths
-    places = [_place(draft.endpoint, policy, needed, facts.features) for draft in drafts]
-    return [place + length for place, length in zip(places, lengths, strict=True)]
+    places = [_place(endpoint, policy, needed, facts.features) for endpoint in endpoints]
+    return list(map(add, places, lengths))
 
 
 def _place(
@@ -140,11 +150,20 @@ def _place(
     return tuple(rejections)
 
 
-def _lengths(endpoint: Endpoint, wanted: int | None, context: int) -> tuple[Rejection, ...]:
+def _lengths(endpoints: Sequence[Endpoint], facts: RequestFacts) -> list[tuple[Rejection, ...]]:
     """Reasons in the output that is wanted, if the caller limits it, and in the tokens of input and output together."""
+    wanted = facts.output_token_count_max
+    context = facts.input_token_count + (1 if wanted is None else wanted)
+    return [
+        ()  # The usual case.
+        if wanted is None and ((context_max := endpoint.context_token_count_max) is None or context <= context_max)
+        else _length(endpoint, wanted, context)
+        for endpoint in endpoints
+    ]
+
+
+def _length(endpoint: Endpoint, wanted: int | None, context: int) -> tuple[Rejection, ...]:
     output_max, context_max = endpoint.output_token_count_max, endpoint.context_token_count_max
-    if wanted is None and (context_max is None or context <= context_max):
-        return ()  # The usual case.
     rejections = []
     if output_max is not None and wanted is not None and wanted > output_max:
         constraint = f"max_output_token_count={wanted}"
@@ -190,25 +209,34 @@ def _label_mismatches(endpoint: Endpoint, labels: frozenset[tuple[str, str]]) ->
     return rejections
 
 
-def _bounds(draft: Draft, bounds: Sequence[Bound], best_quality: float | None) -> tuple[Rejection, ...]:
-    rejections = []
-    for bound in bounds:
-        actual = bounded_value(draft, bound, best_quality)
-        if actual is None:
-            rejections.append(Rejection(RejectionReason.UNKNOWN_VALUE, str(bound), bound))
-        elif not bound.limits_risk and not bound.comparison.holds(actual, bound.limit):
-            rejections.append(Rejection(RejectionReason.BOUND_VIOLATED, str(bound), bound, actual))
-    return tuple(rejections)
+def _violations(drafts: Drafts, bounds: Sequence[Bound], best_quality: float | None) -> list[tuple[Rejection, ...]]:
+    """For each draft the bounds that it violates, or of which it is unknown whether it does."""
+    by_bound = [
+        [_violation(bound, actual) for actual in bounded_values(drafts, bound, best_quality)] for bound in bounds
+    ]
+    return [tuple([found for found in row if found is not None]) for row in zip(*by_bound, strict=True)]
+
+
+def _violation(bound: Bound, actual: float | None) -> Rejection | None:
+    if actual is None:
+        return Rejection(RejectionReason.UNKNOWN_VALUE, str(bound), bound)
+    if not bound.limits_risk and not bound.comparison.holds(actual, bound.limit):
+        return Rejection(RejectionReason.BOUND_VIOLATED, str(bound), bound, actual)
+    return None
 
 
 def _risks(
-    draft: Draft, bounds: Sequence[Bound], reference: Reference | None, table: RiskTable | None
+    model: str,
+    quality: QualityPrediction | None,
+    bounds: Sequence[Bound],
+    reference: Reference | None,
+    table: RiskTable | None,
 ) -> tuple[tuple[Rejection, ...], float | None]:
     """The bounds whose risk of falling short of the reference is too high or unknown, and the highest such risk.
 
-    A draft of unknown quality has no risk: the bound itself rejects it.
+    A model of unknown quality has no risk: the bound itself rejects it.
     """
-    if reference is None or draft.quality is None:
+    if reference is None or quality is None:
         return (), None
     rejections: list[Rejection] = []
     highest: float | None = None
@@ -216,14 +244,14 @@ def _risks(
         if not bound.limits_risk:
             continue
         assert bound.quantile is not None, "a bound that limits a risk states it"
-        if draft.endpoint.model == reference.model or bound.limit <= 0.0:
+        if model == reference.model or bound.limit <= 0.0:
             # Nobody falls short of oneself, or of nothing.
             risk = 0.0
         elif table is None:
             rejections.append(Rejection(RejectionReason.RISK_UNKNOWN, str(bound), bound))
             continue
         else:
-            gap = max(0.0, reference.quality - draft.quality.mean)
+            gap = max(0.0, reference.quality - quality.mean)
             risk = table.risk_of(gap, share=bound.limit, model_count=reference.model_count)
         highest = risk if highest is None else max(highest, risk)
         if not is_accepted(risk, quantile=bound.quantile):
@@ -231,17 +259,28 @@ def _risks(
     return tuple(rejections), highest
 
 
-def bounded_value(draft: Draft, bound: Bound, best_quality: float | None) -> float | None:
-    """The value that `bound` limits, in the metric's canonical unit; None when it is unknown. Of a bound that limits the
-    risk of falling short it is the expectation, which tells no more than that something is known."""
+def bounded_values(drafts: Drafts, bound: Bound, best_quality: float | None) -> Column:
+    """The values that `bound` limits, in the metric's canonical unit; None where unknown. Of a bound that limits the
+    risk of falling short they are expectations, which tell no more than that something is known."""
     if bound.quantile is None or bound.limits_risk:
-        value = expectation(draft, bound.metric)
+        values = EXPECTATIONS[bound.metric](drafts)
     else:
-        value = pessimistic(draft, bound.metric, quantile=bound.quantile, upper=bound.comparison.is_upper)
-    if bound.metric is Metric.RELATIVE_QUALITY and value is not None:
-        # Where even the best candidate is worth nothing, every candidate is as good as the best.
-        return None if best_quality is None else value / best_quality if best_quality > NEGLIGIBLE else 1.0
-    return value
+        values = pessimistic(drafts, bound.metric, quantile=bound.quantile, upper=bound.comparison.is_upper)
+    if bound.metric is Metric.RELATIVE_QUALITY:
+        return [None if value is None else _relative(value, best_quality) for value in values]
+    return values
+
+
+def _relative(quality: float, best_quality: float | None) -> float | None:
+    """The quality as a share of the best one. Where even that is worth nothing, every candidate is as good as the best."""
+    return None if best_quality is None else quality / best_quality if best_quality > NEGLIGIBLE else 1.0
+
+
+def _ills(drafts: Drafts, *, tolerated_open_s: float | None) -> list[tuple[Rejection, ...]]:
+    """For each draft the reasons in the state of its endpoint."""
+    if BreakerState.OPEN not in drafts.breakers and not any(drafts.retries_after_s):
+        return [()] * len(drafts.runtimes)  # The usual case.
+    return [health(runtime, tolerated_open_s=tolerated_open_s) for runtime in drafts.runtimes]
 
 
 def health(runtime: EndpointRuntime, *, tolerated_open_s: float | None = None) -> tuple[Rejection, ...]:

@@ -8,9 +8,10 @@ candidate knows is left out for all.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import add
 from typing import NamedTuple
 
-from pointsman_server.decision.estimate import CHARGES, Draft
+from pointsman_server.decision.estimate import CHARGES, Drafts
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.types import (
     DEFAULT_PREFERENCE,
@@ -18,30 +19,21 @@ from pointsman_server.decision.types import (
     Objective,
     Preference,
     UtilityColumn,
-    UtilityTerm,
     Weights,
 )
 
-Terms = tuple[UtilityTerm, ...]
-
 
 class Ranking(NamedTuple):
-    """Eligible drafts with what they are worth, best first, side by side."""
+    """Eligible drafts with what they are worth. A draft's row is its place in all columns, also in those of `drafts`."""
 
-    drafts: list[Draft]
+    drafts: Drafts
     utilities: list[float]
     rows: list[int]
-    """Where each of `drafts` stands in `columns`."""
+    """Best first."""
     columns: tuple[UtilityColumn, ...]
-    """In the order in which the drafts were given."""
-
-    def terms_at(self, place: int) -> Terms:
-        """What the utility of the one at that place is made of."""
-        row = self.rows[place]
-        return tuple([column.term(row) for column in self.columns])
 
 
-def rank(drafts: Sequence[Draft], preference: Preference) -> Ranking:
+def rank(drafts: Drafts, preference: Preference) -> Ranking:
     """The drafts with their utilities.
 
     Ties go to the candidate with fewer assumed values, then (under an objective) to the better one by the default
@@ -49,22 +41,26 @@ def rank(drafts: Sequence[Draft], preference: Preference) -> Ranking:
     """
     columns = [_sought(drafts, preference)] if isinstance(preference, Objective) else weigh(drafts, preference)
     utilities = _totals(columns, drafts)
-    rows = sorted(range(len(drafts)), key=utilities.__getitem__, reverse=True)
+    rows = sorted(range(len(utilities)), key=utilities.__getitem__, reverse=True)
     if len(set(utilities)) < len(utilities):
-        default = [0.0] * len(drafts)
+        default = [0.0] * len(utilities)
         if isinstance(preference, Objective):
             default = _totals(weigh(drafts, DEFAULT_PREFERENCE), drafts)
-        assumed_counts = [sum([column.assumed[row] for column in columns]) for row in range(len(drafts))]
-        rows.sort(key=lambda row: (-utilities[row], assumed_counts[row], -default[row], drafts[row].endpoint.name))
-    return Ranking([drafts[row] for row in rows], [utilities[row] for row in rows], rows, tuple(columns))
+        assumed_counts = [sum([column.assumed[row] for column in columns]) for row in range(len(utilities))]
+        endpoints = drafts.endpoints
+        rows.sort(key=lambda row: (-utilities[row], assumed_counts[row], -default[row], endpoints[row].name))
+    return Ranking(drafts, utilities, rows, tuple(columns))
 
 
-def _totals(columns: Sequence[UtilityColumn], drafts: Sequence[Draft]) -> list[float]:
+def _totals(columns: Sequence[UtilityColumn], drafts: Drafts) -> list[float]:
     """What the columns contribute to each draft, in all."""
-    return list(map(sum, zip(*[column.contributions for column in columns], strict=True))) or [0.0] * len(drafts)
+    totals = [0.0] * len(drafts.endpoints)
+    for column in columns:
+        totals = list(map(add, totals, column.contributions))
+    return totals
 
 
-def weigh(drafts: Sequence[Draft], weights: Weights) -> list[UtilityColumn]:
+def weigh(drafts: Drafts, weights: Weights) -> list[UtilityColumn]:
     """The terms of the utility, in the order of the weights; without those of which no draft knows the value."""
     columns = []
     for metric, weight in weights.by_metric:
@@ -93,7 +89,7 @@ def _middle(known: list[float], metric: Metric) -> float | None:
     return ascending[index]
 
 
-def _sought(drafts: Sequence[Draft], objective: Objective) -> UtilityColumn:
+def _sought(drafts: Drafts, objective: Objective) -> UtilityColumn:
     """The one term of an objective; what is unknown stands for the least sought of the known values."""
     found = CHARGES[objective.metric](drafts)
     known = [value for value in found if value is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from pointsman_server.chat import RequestAllowance
 from pointsman_server.decision.types import BreakerState, EndpointRuntime, Latency
 from pointsman_server.errors import UpstreamErrorKind
 from pointsman_server.runtime.breaker import Admission, Breaker
@@ -61,9 +62,6 @@ class EndpointState:
         "_observed_s",
         "_outcomes",
         "_rate_limited_until_s",
-        "_read_from_s",
-        "_read_until_s",
-        "_reading",
         "_stream_count",
         "_tick_offset_s",
         "_token_s",
@@ -72,6 +70,10 @@ class EndpointState:
         "breaker",
         "in_flight_count",
         "limits",
+        "may_be_restrained",
+        "read_from_s",
+        "read_until_s",
+        "reading",
         "tokens_per_estimated",
     )
 
@@ -94,21 +96,24 @@ class EndpointState:
         self._failures = FailureOdds()
         self._rate_limited_until_s = -math.inf
         self._observed_s: float | None = None
-        # What was read last, and from when until when it holds if nothing is written.
-        self._reading = EndpointRuntime()
-        self._read_from_s = math.inf
-        self._read_until_s = -math.inf
+        self.reading = EndpointRuntime()
+        """What was read last. It holds from `read_from_s` until `read_until_s`, if nothing is written meanwhile."""
+        self.read_from_s = math.inf
+        self.read_until_s = -math.inf
+        self.may_be_restrained = False
+        """Whether the endpoint may be one that must not be called as one likes, of which `reading` tells nothing."""
 
     def runtime(self, now_s: float) -> EndpointRuntime:
         """The state at `now_s`. The very same object until something is written or a tick passes."""
-        if not self._read_from_s <= now_s < self._read_until_s:
+        if not self.read_from_s <= now_s < self.read_until_s:
             tick = math.floor((now_s - self._tick_offset_s) / READ_TICK_S)
-            self._read_from_s = tick * READ_TICK_S + self._tick_offset_s
-            self._read_until_s = self._read_from_s + READ_TICK_S
-            self._reading = self._read(self._read_from_s)
-        if self._rate_limited_until_s <= now_s and self.breaker.is_closed and not self.limits.may_bind:
-            return self._reading
-        return self._restrained(now_s)
+            self.read_from_s = tick * READ_TICK_S + self._tick_offset_s
+            self.read_until_s = self.read_from_s + READ_TICK_S
+            self.reading = self._read(self.read_from_s)
+            self.may_be_restrained = (
+                self._rate_limited_until_s > self.read_from_s or not self.breaker.is_closed or self.limits.may_bind
+            )
+        return self._restrained(now_s) if self.may_be_restrained else self.reading
 
     def _restrained(self, now_s: float) -> EndpointRuntime:
         """The state of an endpoint that may not be called, or only once, or only so often: exact to the moment."""
@@ -117,8 +122,8 @@ class EndpointState:
             self._rate_limited_until_s - now_s, self.limits.wait_s(now_s, in_flight_count=self.in_flight_count)
         )
         if breaker is BreakerState.CLOSED and wait_s <= 0.0:
-            return self._reading
-        return self._reading._replace(
+            return self.reading
+        return self.reading._replace(
             breaker=breaker,
             retry_after_s=wait_s if wait_s > 0.0 else None,
             breaker_open_s=self.breaker.retry_after_s(now_s) if breaker is BreakerState.OPEN else None,
@@ -191,7 +196,7 @@ class EndpointState:
         self._load_s = self.load_s(now_s)
         self._load_since_s = max(self._load_since_s, now_s)
         self.in_flight_count += change
-        self._read_until_s = -math.inf
+        self.read_until_s = -math.inf
 
     def saw_answer(self, call: WaitingCall, *, now_s: float) -> None:
         """A call that was made here has its first token."""
@@ -202,12 +207,12 @@ class EndpointState:
     def saw_stream(self) -> None:
         """An answer tells of its tokens as they come; from now on its silence says something."""
         self._stream_count += 1
-        self._read_until_s = -math.inf
+        self.read_until_s = -math.inf
 
     def saw_sign_of_life(self, now_s: float) -> None:
         """A token has come, of whatever answer."""
         if now_s - self._token_s >= STALL_S_MIN:
-            self._read_until_s = -math.inf
+            self.read_until_s = -math.inf
         self._token_s = max(self._token_s, now_s)
 
     def saw_first_token(self, ttft_s: float, *, load: float, length: float | None, now_s: float) -> None:
@@ -239,7 +244,7 @@ class EndpointState:
     def saw_wait(self, duration_s: float, *, load: float, length: float | None, now_s: float) -> None:
         """A call waited so long for its first token, in vain."""
         self._ttft.observe_at_least(duration_s, now_s=now_s, load=load, length=length)
-        self._read_until_s = -math.inf
+        self.read_until_s = -math.inf
 
     def saw_success(self, admission: Admission, *, now_s: float) -> None:
         """A call succeeded."""
@@ -268,10 +273,15 @@ class EndpointState:
             self.breaker.fail(admission, is_authentication=kind not in HEALTH_KINDS, now_s=now_s)
         self._written(now_s)
 
+    def saw_allowance(self, allowance: RequestAllowance, *, number: int, now_s: float) -> None:
+        """The headers of an answer, or of a refusal, to the call of that number say how many more are admitted."""
+        self.limits.reported(allowance, number=number, now_s=now_s)
+        self.may_be_restrained = True
+
     def saw_refusal(self, call: WaitingCall, *, retry_after_s: float | None, now_s: float) -> None:
         """A call that was made here was refused for a limit."""
         self.limits.refused(started_s=call.started_s, load=int(call.load), retry_after_s=retry_after_s, now_s=now_s)
-        self._read_until_s = -math.inf
+        self.read_until_s = -math.inf
 
     def summary(self, name: str, *, unix_offset_s: float) -> EndpointSummary | None:
         """What is known for longer than a minute, to be kept; None if there is nothing."""
@@ -299,7 +309,7 @@ class EndpointState:
 
     def _written(self, now_s: float) -> None:
         self._observed_s = now_s if self._observed_s is None else max(self._observed_s, now_s)
-        self._read_until_s = -math.inf
+        self.read_until_s = -math.inf
 
 
 def _delayed(latency: Latency, delay: Delay) -> Latency:

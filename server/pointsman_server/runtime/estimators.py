@@ -248,7 +248,7 @@ class DurationEstimator:
             self._read_epoch = epoch
         if usual is None or load is None:
             return usual
-        growth = self._level.growth(load=load, length=self._level.length.usual)
+        growth = self._level.load.growth(load)
         if growth == 0.0:
             return usual
         factor = math.exp(growth)

@@ -146,8 +146,10 @@ class Growth:
     @property
     def shrunk(self) -> float:
         """The exponent as far as it is proven; never negative: nothing becomes faster by waiting behind more."""
+        if self.exponent <= 0.0:
+            return 0.0
         squared = self.exponent * self.exponent
-        if self.exponent <= 0.0 or squared <= EXPONENT_CAUTION * self.variance:
+        if squared <= EXPONENT_CAUTION * self.variance:
             return 0.0
         return self.exponent * (1.0 - EXPONENT_CAUTION * self.variance / squared)
 
@@ -163,6 +165,11 @@ class Growth:
     def regressor(self, quantity: float) -> float:
         """What the exponent multiplies."""
         return math.log1p(quantity / self.scale) if quantity > 0.0 else 0.0
+
+    def growth(self, quantity: float) -> float:
+        """By how much the logarithm of the duration lies higher there than at the usual quantity."""
+        exponent = self.shrunk
+        return exponent * (self.regressor(quantity) - self.regressor(self.usual)) if exponent > 0.0 else 0.0
 
     def slope(self, quantity: float) -> float:
         """By which share the duration grows there with one more unit, per unit."""
@@ -248,12 +255,7 @@ class LevelFilter:
 
     def growth(self, *, load: float, length: float) -> float:
         """By how much the logarithm of the median lies higher there than at the usual load and length."""
-        growth = 0.0
-        for of, quantity in ((self.load, load), (self.length, length)):
-            exponent = of.shrunk
-            if exponent > 0.0:
-                growth += exponent * (of.regressor(quantity) - of.regressor(of.usual))
-        return growth
+        return self.load.growth(load) + self.length.growth(length)
 
     @property
     def log_median(self) -> float | None:

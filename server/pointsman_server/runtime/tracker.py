@@ -104,7 +104,7 @@ class Attempt:
 
     def allowance(self, allowance: RequestAllowance, now_s: float) -> None:
         """The headers of the answer, or of the refusal, say how many more requests are admitted."""
-        self._endpoint.limits.reported(allowance, number=self._number, now_s=now_s)
+        self._endpoint.saw_allowance(allowance, number=self._number, now_s=now_s)
 
     def first_token(self, now_s: float) -> None:
         """The first piece of the answer has come. At most once, and not at all for an answer that comes as a whole."""
@@ -265,7 +265,15 @@ class RuntimeTracker:
 
     def snapshot(self, now_s: float) -> RuntimeSnapshot:
         """The state of every endpoint that was ever called, at `now_s`. Changes nothing."""
-        return RuntimeSnapshot({name: endpoint.runtime(now_s) for name, endpoint in self._endpoints.items()})
+        # What still holds is taken as it is: a call for each endpoint would be most of what a snapshot takes.
+        return RuntimeSnapshot(
+            {
+                name: endpoint.reading
+                if endpoint.read_from_s <= now_s < endpoint.read_until_s and not endpoint.may_be_restrained
+                else endpoint.runtime(now_s)
+                for name, endpoint in self._endpoints.items()
+            }
+        )
 
     def snapshot_of(self, endpoint_names: Collection[str], now_s: float) -> RuntimeSnapshot:
         """The same for these endpoints alone, for as much less as there are others."""

@@ -133,8 +133,10 @@ def stall(silent_s: float, *, stream_count: int, gap_s: float) -> Delay | None:
         stream_count: How many there are.
         gap_s: The usual time between two tokens.
     """
+    if stream_count == 0:
+        return None
     usual_s = max(STALL_S_MIN, STALL_GAP_COUNT * gap_s)
-    if stream_count == 0 or silent_s <= usual_s:
+    if silent_s <= usual_s:
         return None
     surprise = stream_count * (STRAGGLER_POWER * math.log(silent_s / usual_s) - math.log(STRAGGLER_SHARE))
     return Delay(_chance(min(SURPRISE_MAX, surprise)), REMAINING_RATIO * silent_s)
