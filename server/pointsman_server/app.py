@@ -82,8 +82,9 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 """A client that vanished without a word is noticed within 40 s."""
 CLIENT_PING_INTERVAL_MIN_MS = 5_000
 """Clients may ping this often; gRPC's default of five minutes ends the connections of careful ones."""
-COLLECTOR_THRESHOLDS = (50_000, 20, 100)
-"""New objects before a search for cycles among them, and searches before the next older generation is searched."""
+COLLECTOR_THRESHOLDS = (10_000, 20, 100)
+"""New objects before a search for cycles among them, and searches before the next older generation is searched. gRPC leaves
+five objects in a cycle with each call, so that this is every thousand calls: half a millisecond, and a megabyte that waits."""
 PROVIDER_RETIREMENT_S = 900.0
 """A provider that a reload replaced keeps its connections until its last answers must have ended."""
 SIMULATION_SEED = 7
@@ -549,7 +550,7 @@ def settle_memory() -> None:
     """Takes what was loaded at the start out of the garbage collector's sight, and has it look less often.
 
     What a request makes is freed by its reference counts. By default Python would search for cycles every 700 objects,
-    which is a third of one decision: 5 % of its time (make bench-overhead). Cycles can hold back some 10 MB this way.
+    which is a third of one decision: 5 % of its time (make bench-overhead).
     """
     gc.collect()
     gc.freeze()
