@@ -124,18 +124,18 @@ def _structurals(endpoints: Sequence[Endpoint], policy: Policy, facts: RequestFa
     lengths = _lengths(endpoints, facts)
     if policy.space == EVERYWHERE and not needed and not policy.labels and not facts.features:
         return lengths
-    places = [_place(endpoint, policy, needed, facts.features) for endpoint in endpoints]
+    places = [() if rejection is None else (rejection,) for rejection in outside(endpoints, policy.space)]
+    if needed or policy.labels or facts.features:
+        lacks = [_lacks(endpoint, policy, needed, facts.features) for endpoint in endpoints]
+        places = list(map(add, places, lacks))
     return list(map(add, places, lengths))
 
 
-def _place(
+def _lacks(
     endpoint: Endpoint, policy: Policy, needed: Sequence[Capability], asked: frozenset[RequestFeature]
 ) -> tuple[Rejection, ...]:
-    """Reasons in its place in the search space, its capabilities, what it lacks, and its labels."""
-    rejections: list[Rejection] = []
-    if rejection := outside(endpoint, policy.space):
-        rejections.append(rejection)
-    rejections += [
+    """Reasons in its capabilities, in what else it can't do of the request, and in its labels."""
+    rejections = [
         Rejection(RejectionReason.MISSING_CAPABILITY, f"capabilities:{capability.value}")
         for capability in needed
         if capability not in endpoint.capabilities
@@ -174,23 +174,34 @@ def _length(endpoint: Endpoint, wanted: int | None, context: int) -> tuple[Rejec
     return tuple(rejections)
 
 
-def outside(endpoint: Endpoint, space: SearchSpace) -> Rejection | None:
-    """Why an endpoint does not belong to a search space; None where it does."""
-    for key, allowed, name in (
-        ("models", space.models, endpoint.model),
-        ("providers", space.providers, endpoint.provider),
-        ("endpoints", space.endpoints, endpoint.name),
+def outside(endpoints: Sequence[Endpoint], space: SearchSpace) -> list[Rejection | None]:
+    """Why each endpoint does not belong to a search space; None where it does."""
+    found: list[Rejection | None] = [None] * len(endpoints)
+    if space == EVERYWHERE:
+        return found
+    models = [endpoint.model for endpoint in endpoints]
+    providers = [endpoint.provider for endpoint in endpoints]
+    names = [endpoint.name for endpoint in endpoints]
+    # Of several reasons the first is told: it is written last.
+    for key, skipped, column in (
+        ("skip_endpoints", space.skip_endpoints, names),
+        ("skip_providers", space.skip_providers, providers),
+        ("skip_models", space.skip_models, models),
     ):
-        if allowed and name not in allowed:
-            return Rejection(RejectionReason.NOT_IN_SEARCH_SPACE, f"{key}:{_listed(allowed)}")
-    for key, skipped, name in (
-        ("skip_models", space.skip_models, endpoint.model),
-        ("skip_providers", space.skip_providers, endpoint.provider),
-        ("skip_endpoints", space.skip_endpoints, endpoint.name),
+        if skipped:
+            found = [
+                Rejection(RejectionReason.SKIPPED, f"{key}:{name}") if name in skipped else later
+                for name, later in zip(column, found, strict=True)
+            ]
+    for key, allowed, column in (
+        ("endpoints", space.endpoints, names),
+        ("providers", space.providers, providers),
+        ("models", space.models, models),
     ):
-        if name in skipped:
-            return Rejection(RejectionReason.SKIPPED, f"{key}:{name}")
-    return None
+        if allowed:
+            unlisted = Rejection(RejectionReason.NOT_IN_SEARCH_SPACE, f"{key}:{_listed(allowed)}")
+            found = [later if name in allowed else unlisted for name, later in zip(column, found, strict=True)]
+    return found
 
 
 def _listed(names: frozenset[str]) -> str:
@@ -280,20 +291,24 @@ def _ills(drafts: Drafts, *, tolerated_open_s: float | None) -> list[tuple[Rejec
     """For each draft the reasons in the state of its endpoint."""
     if BreakerState.OPEN not in drafts.breakers and not any(drafts.retries_after_s):
         return [()] * len(drafts.runtimes)  # The usual case.
-    return [health(runtime, tolerated_open_s=tolerated_open_s) for runtime in drafts.runtimes]
+    return [_health(runtime, tolerated_open_s=tolerated_open_s) for runtime in drafts.runtimes]
 
 
-def health(runtime: EndpointRuntime, *, tolerated_open_s: float | None = None) -> tuple[Rejection, ...]:
+def _health(runtime: EndpointRuntime, *, tolerated_open_s: float | None) -> tuple[Rejection, ...]:
     """Reasons in the state of an endpoint; breakers that stay open for no longer than `tolerated_open_s` are none."""
     rejections: tuple[Rejection, ...] = ()
     if runtime.breaker is BreakerState.OPEN:
         open_s = runtime.breaker_open_s
         if tolerated_open_s is None or (open_s or 0.0) > tolerated_open_s:
             rejections = (Rejection(RejectionReason.BREAKER_OPEN, "breaker", actual=open_s),)
-    retry_after_s = runtime.retry_after_s
-    if retry_after_s is not None and retry_after_s > 0.0:
-        rejections += (Rejection(RejectionReason.RATE_LIMITED, "rate limit", actual=retry_after_s),)
+    if is_limited(runtime):
+        rejections += (Rejection(RejectionReason.RATE_LIMITED, "rate limit", actual=runtime.retry_after_s),)
     return rejections
+
+
+def is_limited(runtime: EndpointRuntime) -> bool:
+    """Whether a limit of our rate keeps the endpoint from being called now."""
+    return (runtime.retry_after_s or 0.0) > 0.0
 
 
 def relaxations(candidates: Sequence[Candidate]) -> tuple[Relaxation, ...]:
