@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pointsman_server.decision.types import EndpointRuntime
-from pointsman_server.runtime.endpoint import MARGIN
+from pointsman_server.runtime.endpoint import MARGIN, RUSH_MAX
+from pointsman_server.runtime.estimators import DurationEstimator
 from pointsman_server.runtime.level import LEVEL_VARIANCE_MAX, LevelFilter
 from pointsman_server.runtime.tracker import RuntimeTracker
 from runtime.lane import NAME, Lane, Truth
@@ -29,11 +30,17 @@ def fair_share(slope: float) -> Callable[[float], float]:
     return lambda now_s: min(1.0, 0.05 / slope) * waves(now_s)
 
 
-def elasticity(runtime: EndpointRuntime) -> float:
+def rush(load: float, duration: DurationEstimator) -> float:
+    """How many times as much a load is charged for as the usual one of `duration` is."""
+    return (load + 1.0) / (duration.usual_load + 1.0)
+
+
+def elasticity(lane: Lane, runtime: EndpointRuntime) -> float:
     """By which share the time to first token grows when the load does by its own size, a little: what is charged, without
-    what later calls lose."""
+    what later calls and those of others lose."""
     assert runtime.ttft_s is not None
-    return runtime.marginal_load_s / MARGIN / runtime.ttft_s.mean
+    times = MARGIN * min(RUSH_MAX, rush(runtime.in_flight_count, lane.tracker._endpoints[NAME]._ttft))
+    return runtime.marginal_load_s / times / runtime.ttft_s.mean
 
 
 def true_elasticity(slope: float, load: float) -> float:
@@ -43,8 +50,8 @@ def true_elasticity(slope: float, load: float) -> float:
 
 def mean_elasticity(lane: Lane, duration_s: float) -> tuple[float, float]:
     """What is charged over so long a time, and the calls that were under way."""
-    runtimes = list(lane.run(duration_s))
-    return fmean(map(elasticity, runtimes)), fmean(runtime.in_flight_count for runtime in runtimes)
+    found = [(elasticity(lane, runtime), runtime.in_flight_count) for runtime in lane.run(duration_s)]
+    return fmean(share for share, _ in found), fmean(load for _, load in found)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -110,14 +117,39 @@ def test_the_streams_of_others_slow_a_stream_too(seed: int) -> None:
     slope = 0.1
     lane = Lane(seed, lambda _: Truth(load_slope=slope), rate_at=fair_share(slope))
     lane.ran(600.0)
-    runtimes = list(lane.run(180.0))
-    found = [
-        runtime.marginal_load_s_per_token / MARGIN / runtime.inter_token_latency_s.mean
-        for runtime in runtimes
-        if runtime.inter_token_latency_s is not None
-    ]
-    load = fmean(runtime.in_flight_count for runtime in runtimes)
-    assert fmean(found) == pytest.approx(true_elasticity(slope, load), rel=0.35), f"seed {seed}"
+    found, loads = [], []
+    for runtime in lane.run(180.0):
+        assert runtime.inter_token_latency_s is not None
+        times = MARGIN * min(RUSH_MAX, rush(runtime.in_flight_count, lane.tracker._endpoints[NAME]._inter_token))
+        found.append(runtime.marginal_load_s_per_token / times / runtime.inter_token_latency_s.mean)
+        loads.append(runtime.in_flight_count)
+    assert fmean(found) == pytest.approx(true_elasticity(slope, fmean(loads)), rel=0.35), f"seed {seed}"
+
+
+def charged(lane: Lane, load: int) -> float:
+    """What one more call takes from others while `load` calls are under way, as a multiple of its own latency."""
+    lane.finish()
+    for _ in range(load):
+        lane.tracker.start(NAME, input_token_count=1000, now_s=lane.now_s)
+    runtime = lane.tracker.snapshot(lane.now_s).of(NAME)
+    assert (runtime.in_flight_count, runtime.ttft_s is None) == (load, False)
+    assert runtime.ttft_s is not None
+    return runtime.marginal_load_s / runtime.ttft_s.mean
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("times", [0.5, 2.0, 20.0])
+def test_more_than_the_usual_load_counts_more(seed: int, times: float) -> None:
+    """A load is charged for in proportion to the usual one, up to `RUSH_MAX` times: of twice the usual load each call is
+    charged for twice as much, of half of it for half."""
+    lane = Lane(seed, lambda _: Truth(load_slope=0.1), rate_at=fair_share(0.1))
+    lane.ran(600.0)
+    lane.finish()
+    duration = lane.tracker._endpoints[NAME]._ttft
+    load = round(times * (duration.usual_load + 1.0)) - 1
+    expected = MARGIN * min(RUSH_MAX, rush(load, duration)) * load * duration.load_slope(load)
+    assert charged(lane, load) == pytest.approx(expected), f"seed {seed}"
+    assert rush(load, duration) == pytest.approx(times, rel=0.35)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

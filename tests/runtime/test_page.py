@@ -52,6 +52,7 @@ def test_each_constant_of_the_page_exists() -> None:
     assert float(stated["HANG_SURPRISE"]) == waiting.HANG_SURPRISE
     assert float(stated["RATE_SHARE"]) == limits.RATE_SHARE
     assert float(stated["MARGIN"]) == endpoint.MARGIN
+    assert float(stated["RUSH_MAX"]) == endpoint.RUSH_MAX
     assert stated["PART_S"] == f"{tracker.PART_S:g} s"
     assert stated["DAY_PRIOR_COUNT"] == f"{profile.DAY_PRIOR_COUNT:g} days"
     assert (waiting.STRAGGLER_SHARE, waiting.STRAGGLER_RATIO, waiting.STRAGGLER_POWER) == (0.02, 2.0, 1.5)

@@ -26,9 +26,14 @@ RATE_LIMIT_S_MAX = 60.0
 """A longer Retry-After is cut to this: the limits of a day are worth a try each minute, since others share them."""
 BURST_GAP_S = 1e-4
 """Tokens that come faster come out of a buffer and show no speed: no model writes 10,000 tokens per second."""
-MARGIN = 2.0
+MARGIN = 3.0
 """What a request adds to the calls that are there counts so many times: as many again come while it is under way, and find
-it there too. Charged once, the best endpoint is loaded a quarter more than is good for all, and more with every replica."""
+it there too, and about as many are there of which we don't know, sent by other replicas. Charged once, the best endpoint is
+loaded a quarter more than is good for all, and more with every replica."""
+RUSH_MAX = 4.0
+"""A load above the usual one is charged for more in proportion, up to so many times: what brings more calls of ours there
+brings those of every other replica too, unseen, and all of them at once are what overloads an endpoint. A load below the
+usual one is charged for less: it is the peaks that hurt."""
 GAP_COUNT_PRIOR = 100.0
 GAP_COUNT_GAIN = 0.05
 """An answer has about as many tokens as the last 20 had: what a stall is spread over."""
@@ -135,7 +140,7 @@ class EndpointState:
         ttft_s, inter_token_s = self._ttft.latency(now_s, load=load), self._inter_token.latency(now_s, load=load)
         per_input_token_s = reference = marginal_s = marginal_s_per_token = 0.0
         if ttft_s is not None:
-            marginal_s = MARGIN * load * ttft_s.mean * self._ttft.load_slope(load)
+            marginal_s = ttft_s.mean * _margin(self._ttft, load)
             per_input_token_s = ttft_s.mean * self._ttft.length_slope()
             if per_input_token_s > 0.0:
                 reference = self._ttft.usual_length
@@ -146,7 +151,7 @@ class EndpointState:
             if lost_s > 0.0:
                 ttft_s = ttft_s._replace(mean=min(DURATION_S_MAX, ttft_s.mean + lost_s))
         if inter_token_s is not None:
-            marginal_s_per_token = MARGIN * load * inter_token_s.mean * self._inter_token.load_slope(load)
+            marginal_s_per_token = inter_token_s.mean * _margin(self._inter_token, load)
             silence = stall(now_s - self._token_s, stream_count=self._stream_count, gap_s=inter_token_s.p50)
             if silence is not None:
                 spread_s = silence.expected_s / self._gap_count
@@ -310,6 +315,12 @@ class EndpointState:
     def _written(self, now_s: float) -> None:
         self._observed_s = now_s if self._observed_s is None else max(self._observed_s, now_s)
         self.read_until_s = -math.inf
+
+
+def _margin(duration: DurationEstimator, load: int) -> float:
+    """What one more call takes from all others, as a multiple of the duration: 0 where nothing grows with load."""
+    rush = min(RUSH_MAX, (load + 1.0) / (duration.usual_load + 1.0))
+    return MARGIN * rush * load * duration.load_slope(load)
 
 
 def _delayed(latency: Latency, delay: Delay) -> Latency:

@@ -223,6 +223,11 @@ class DurationEstimator:
         """The length of the input that figures are about where none is named."""
         return self._level.length.usual
 
+    @property
+    def usual_load(self) -> float:
+        """The calls that were under way besides, on the average of the last 50."""
+        return self._level.load.usual
+
     def load_slope(self, load: float) -> float:
         """By which share the duration grows there with one more call under way."""
         return self._level.load.slope(load)
