@@ -319,6 +319,8 @@ class EndpointState:
 
 def _margin(duration: DurationEstimator, load: int) -> float:
     """What one more call takes from all others, as a multiple of the duration: 0 where nothing grows with load."""
+    if load == 0:
+        return 0.0
     rush = min(RUSH_MAX, (load + 1.0) / (duration.usual_load + 1.0))
     return MARGIN * rush * load * duration.load_slope(load)
 
