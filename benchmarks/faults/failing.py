@@ -36,9 +36,10 @@ from pointsman_server.providers.scripted import (
 
 from benchmarks.faults import figures
 from benchmarks.faults.amount import Amount
+from benchmarks.faults.bare import port_of, refusing
 from benchmarks.faults.calling import Ended, connected, ended, request
 from benchmarks.faults.figures import Measured, quantile
-from benchmarks.faults.lean import Raw, answered, calling
+from benchmarks.faults.lean import Answered, Raw, answered, calling
 from benchmarks.faults.site import ANSWER, PIECES, QUICK, Provided, Seen, Site, delta
 
 _T = TypeVar("_T")
@@ -52,8 +53,11 @@ LORIS_PER_S = 50.0
 """How fast their calls are begun, before healthy traffic is measured: a burst of calls is a matter of its own."""
 LORIS_SETTLED_S = 0.5
 """From the last of these calls until healthy traffic is measured."""
+DRIP_PAUSE_COUNT = 100
+"""Different pauses between drops: about those that there are until a provider is given up."""
 HEALTHY_PER_S = 50.0
 LIMITED_PER_S = 500.0
+LIMITED_WARM_UP_PER_S, LIMITED_WARM_UP_S = 100.0, 5.0
 LIMITED_DEADLINE_S = 0.2
 """Of the calls of B5: shorter than nearly all waits for an endpoint, which are then refused at once."""
 ON_THE_WAY_S = 0.1
@@ -146,8 +150,8 @@ async def dripping(amount: Amount) -> Measured:
     measured alone and beside them by turns."""
     count = amount.loris_count
     drips: dict[str, Script] = {
-        "head": (ReadRequest(), Send(b"HTTP/1.1 200 OK\r\nx-drip: "), Repeat((Send(b"x"), Pause(0.1)))),
-        "comment": (ReadRequest(), Send(stream_head()), Repeat((Send(chunk(b": up\n\n")), Pause(0.1)))),
+        "head": (ReadRequest(), Send(b"HTTP/1.1 200 OK\r\nx-drip: "), _drip(b"x")),
+        "comment": (ReadRequest(), Send(stream_head()), _drip(chunk(b": up\n\n"))),
         "nothing": (ReadRequest(), Hang()),
     }
     providers = {
@@ -182,6 +186,14 @@ async def dripping(amount: Amount) -> Measured:
             late_s += [_failure_s(one) - LORIS_TIMEOUT_S for one in await dripping_calls]
     slower = _p99_s(beside) / _p99_s(alone) - 1.0
     return {figures.LORIS_LATE: max(late_s) * 1000.0, figures.LORIS_SLOWER: slower * 100.0}
+
+
+def _drip(drop: bytes) -> Repeat:
+    """The same bytes ten times a second, but not like clockwork: each time that all who drip are held up for a moment, those
+    with one and the same pause would go on in step, until hundreds of drops fall at once."""
+    rng = random.Random(drop)
+    pauses = [Pause(rng.uniform(0.05, 0.15)) for _ in range(DRIP_PAUSE_COUNT)]
+    return Repeat(tuple(step for pause in pauses for step in (Send(drop), pause)))
 
 
 def _p99_s(found: Sequence[Ended]) -> float:
@@ -220,7 +232,7 @@ def _limits() -> dict[str, _Limit]:
         "milliseconds": _Limit((("retry-after-ms", "12500"), ("retry-after", "1")), 12.5),
         "silent": _Limit((), 5.0),
         "garbled": _Limit((("retry-after", "soon"),), 5.0),
-        "past": _Limit((("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"),), 0.0),
+        "past": _Limit((("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"),), 5.0),
         "endless": _Limit((("retry-after", "99999999"),), 60.0),
     }
 
@@ -235,35 +247,42 @@ async def limited(amount: Amount) -> Measured:
         )
         for name, limit in limits.items()
     }
-    numbers = itertools.count()
-    # One in ten goes to the one that has nothing against being asked again at once; its callers may wait for that. The others
-    # ask for any of the rest.
-    at_once = "m0@lowest-cost|skip_providers:past"
-    asked = {router: request(router).SerializeToString() for router in ("m0@past", at_once)}
-    async with (
-        Site(providers) as site,
-        calling(site.target, COMPLETE, timeout_s=LIMITED_DEADLINE_S) as caller,
-    ):
-
-        async def call() -> tuple[str, Raw]:
-            router = "m0@past" if next(numbers) % 10 == 0 else at_once
-            return router, await caller.call(asked[router])
-
-        raw = await _paced(call, LIMITED_PER_S, amount.limited_s, random.Random(len(limits)))
+    rng = random.Random(len(limits))
+    async with Site({**providers, "before": Provided(scripts=(QUICK,))}) as site:
+        # There is traffic before everyone refuses: a router's very first calls take five times as long.
+        await _answers(site.target, "m0@before", LIMITED_WARM_UP_PER_S, LIMITED_WARM_UP_S, rng)
+        found = await _answers(
+            site.target, "m0@lowest-cost|skip_providers:before", LIMITED_PER_S, amount.limited_s, rng
+        )
         seen = {name: await site.seen(name) for name in providers}
-    found = [(router, answered(one, timeout_s=LIMITED_DEADLINE_S)) for router, one in raw]
     call_count = sum(len(connections) for connections in seen.values())
-    refused = [one for _, one in found if one.code is grpc.StatusCode.RESOURCE_EXHAUSTED]
+    refused = [one for one in found if one.code is grpc.StatusCode.RESOURCE_EXHAUSTED]
     well_told = [one for one in refused if one.has_details("RetryInfo", "QuotaFailure")]
     # A caller who may wait for an endpoint does; its deadline can come first.
-    late = [one for _, one in found if one.code is grpc.StatusCode.DEADLINE_EXCEEDED]
+    late = [one for one in found if one.code is grpc.StatusCode.DEADLINE_EXCEEDED]
+    with refusing(COMPLETE, well_told[-1].details) as child:
+        target = f"127.0.0.1:{await port_of(child)}"
+        bare = await _answers(target, "", LIMITED_PER_S, amount.limited_s, rng)
     return {
         figures.LIMITED_EXTRA: max(0.0, call_count / len(found) - 1.0) * 100.0,
         figures.LIMITED_EARLY: sum(early_count(seen[name], limit.after_s) for name, limit in limits.items()),
         figures.LIMITED_OTHER: len(found) - len(well_told) - len(late),
         # Whoever is not refused by its deadline has waited for longer than any bar.
-        figures.LIMITED_TIME: quantile([one.duration_s for router, one in found if router == at_once], 0.95) * 1000.0,
+        figures.LIMITED_TIME: quantile([one.duration_s for one in found], 0.95) * 1000.0,
+        figures.BARE_TIME: quantile([one.duration_s for one in bare], 0.95) * 1000.0,
     }
+
+
+async def _answers(target: str, router: str, per_s: float, seconds: float, rng: random.Random) -> list[Answered]:
+    """What comes of that many calls by that router string."""
+    asked = request(router).SerializeToString()
+    async with calling(target, COMPLETE, timeout_s=LIMITED_DEADLINE_S) as caller:
+
+        async def call() -> Raw:
+            return await caller.call(asked)
+
+        raw = await _paced(call, per_s, seconds, rng)
+    return [answered(one, timeout_s=LIMITED_DEADLINE_S) for one in raw]
 
 
 def early_count(seen: Sequence[Seen], after_s: float) -> int:

@@ -18,8 +18,8 @@ class Figure:
     """Such as A1."""
     name: str
     """What is measured, in words."""
-    value_max: float
-    """The bar: at most this."""
+    value_max: float | None
+    """The bar: at most this; None for what others are to be seen against."""
     unit: str
     """ms, s, MB, KB, bytes, %, or empty for a count."""
 
@@ -49,6 +49,7 @@ LIMITED_EXTRA = Figure("B5", "everyone answers 429: calls of providers beyond on
 LIMITED_EARLY = Figure("B5", "everyone answers 429: calls before Retry-After is over", 0.0, "")
 LIMITED_OTHER = Figure("B5", "everyone answers 429: answers without RetryInfo and QuotaFailure", 0.0, "")
 LIMITED_TIME = Figure("B5", "everyone answers 429: RESOURCE_EXHAUSTED comes within, p95", 5.0, "ms")
+BARE_TIME = Figure("B5", "a gRPC server that does nothing but refuse as many, p95", None, "ms")
 COMPLETED_GROWTH = Figure("F2", "completed streams: memory grows by", 2.0, "MB")
 CANCELLED_GROWTH = Figure("F3", "cancelled streams: memory grows for each by", 40.0, "bytes")
 LEFT_SOCKETS = Figure("F4", "after all of that and mixed failures: sockets more than before", 0.0, "")
@@ -58,8 +59,8 @@ LEFT_CONNECTIONS = Figure("F4", "after all of that and mixed failures: connectio
 FIGURES = (
     CLOSED_P99, CLOSED_MAX, CANCELLED_OPEN, KILLED_P99, KILLED_MAX, KILLED_OPEN, VANISHED, DEADLINE_LATE, DEADLINE_OPEN,
     TOO_LATE_CALLS, UNSERVED, BEYOND_FAILURE, INEXACT, LORIS_LATE, LORIS_SLOWER, SLOW_READER, BURST_ERRORS, BURST_INEXACT,
-    BURST_MEMORY, ABANDONED, LOSER, LIMITED_EXTRA, LIMITED_EARLY, LIMITED_OTHER, LIMITED_TIME, COMPLETED_GROWTH,
-    CANCELLED_GROWTH, LEFT_SOCKETS, LEFT_TASKS, LEFT_CONNECTIONS,
+    BURST_MEMORY, ABANDONED, LOSER, LIMITED_EXTRA, LIMITED_EARLY, LIMITED_OTHER, LIMITED_TIME, BARE_TIME,
+    COMPLETED_GROWTH, CANCELLED_GROWTH, LEFT_SOCKETS, LEFT_TASKS, LEFT_CONNECTIONS,
 )  # fmt: skip
 
 Measured = Mapping[Figure, float]
@@ -72,13 +73,14 @@ class Row:
 
     case: str
     figure: str
-    value_max: float
+    value_max: float | None
     unit: str
     worst: float | None
     """None: it could not be measured here."""
     values: tuple[float, ...]
     """Of each run."""
     holds: bool | None
+    """None: it was not measured, or has no bar."""
     failed_run_count: int = 0
     """Runs of its case that broke off without a figure; with any the bar does not hold."""
 
@@ -102,7 +104,7 @@ def rows_of(runs: Sequence[Run], cases: Sequence[str]) -> tuple[Row, ...]:
         values = tuple(run.measured[figure] for run in runs if run.measured is not None and figure in run.measured)
         failed_count = sum(run.measured is None and figure.case in run.cases for run in runs)
         worst = max(values, default=None)
-        holds = None if worst is None else worst <= figure.value_max
+        holds = None if worst is None or figure.value_max is None else worst <= figure.value_max
         rows.append(
             Row(
                 case=figure.case,
@@ -140,7 +142,7 @@ class Report:
         lines = ["| case | figure | at most | worst | holds |", "|---|---|---|---|---|"]
         lines += [
             f"| {row.case} | {row.figure} | {shown(row.value_max, row.unit)} | {shown(row.worst, row.unit)} "
-            f"| {'**FAILED**' if row.failed_run_count else HOLDS[row.holds]} |"
+            f"| {_judged(row)} |"
             for row in self.rows
         ]
         machine = self.machine
@@ -155,7 +157,12 @@ class Report:
         return "\n".join([*lines, "", " ".join([made, *self.notes])]) + "\n"
 
 
-HOLDS = {True: "yes", False: "**NO**", None: "not measured"}
+def _judged(row: Row) -> str:
+    if row.failed_run_count:
+        return "**FAILED**"
+    if row.worst is None:
+        return "not measured"
+    return {True: "yes", False: "**NO**", None: ""}[row.holds]
 
 
 def shown(value: float | None, unit: str) -> str:

@@ -39,13 +39,11 @@ WARM_UP_COUNT = 1500
 """Fills what has a bound: the memory of decisions holds 1,000 of them."""
 CANCELLED_WARM_UP_COUNT = 5000
 """Of streams that are cancelled: resident memory goes up and down by a quarter of a megabyte while free memory finds its
-places, mostly within the first thousands."""
+places, mostly within the first thousands. Those that are counted first come last, so that memory is laid out for them."""
 CONNECTION_COUNT = 8
 """Over which the streams of a burst are spread, as callers are."""
 AT_A_TIME = 32
 """Callers whose streams are counted for memory."""
-PAUSE_S = 1.0
-"""After which what belongs to a stream should be gone."""
 SETTLING_TIMEOUT_S = 60.0
 """More than it takes until an idle connection expires, which is kept for 30 s."""
 PIECE_BYTES = 1000
@@ -125,16 +123,15 @@ async def soak(amount: Amount, seed: int) -> Measured:
 
         kinds = _mixed(stub, random.Random(seed))
         # Each kind has been once: what is made for the first of all is there.
-        await _completed(complete, WARM_UP_COUNT)
-        await _completed(cancel, CANCELLED_WARM_UP_COUNT)
         await _completed(kinds, amount.mixed_count // 10)
+        await _completed(cancel, CANCELLED_WARM_UP_COUNT)
+        await _completed(complete, WARM_UP_COUNT)
+        # Always without a connection that is kept for the next call: those that are take memory, too.
         before = await _settled(site)
         await _completed(complete, amount.completed_count)
-        await asyncio.sleep(PAUSE_S)
-        completed = await site.state()
+        completed = await _settled(site)
         await _completed(cancel, amount.cancelled_count)
-        await asyncio.sleep(PAUSE_S)
-        cancelled = await site.state()
+        cancelled = await _settled(site)
         await _completed(kinds, amount.mixed_count)
         after = await _settled(site, as_before=before)
         open_count = await site.open_count()
