@@ -34,6 +34,9 @@ SHAPE_RELATIVE_ACCURACY = 0.02
 """Error of a quantile. 1 % would double the bins, and with them the time to read."""
 SHAPE_RATIO_MAX = 1000.0
 """Ratios are kept within 1/1000..1000, which bounds a sketch to 346 bins."""
+SHAPE_NEWS_SHARE = 0.05
+"""A shape is read again when so many more observations have come than it was read from: one in twenty moves no quantile by
+more than the next five minutes do, and to read a sketch takes as long as half a decision."""
 DOUBT_EPOCH_S = 5.0
 """Doubt that grows with age, and the hour of the day, are looked at in steps of this: a level drifts by 3 % in it."""
 SHAPE_PRIOR_COUNT = 20
@@ -77,7 +80,7 @@ class ShapeWindow:
         """In which the younger sketch started; the older one started an epoch earlier."""
         self._older = DDSketch(SHAPE_RELATIVE_ACCURACY)
         self._younger = DDSketch(SHAPE_RELATIVE_ACCURACY)
-        # What reading has worked out since the last write: reading is the more frequent.
+        # As last read.
         self._older_shape: Shape | None = None
         self._younger_shape: Shape | None = None
 
@@ -85,10 +88,12 @@ class ShapeWindow:
         """Take in a ratio."""
         age = _epoch(now_s, SHAPE_EPOCH_S) - self._epoch
         if age > 0:
-            self._older = self._younger if age == 1 else DDSketch(SHAPE_RELATIVE_ACCURACY)
-            self._younger = DDSketch(SHAPE_RELATIVE_ACCURACY)
+            if age == 1:
+                self._older, self._older_shape = self._younger, self._younger_shape
+            else:
+                self._older, self._older_shape = DDSketch(SHAPE_RELATIVE_ACCURACY), None
+            self._younger, self._younger_shape = DDSketch(SHAPE_RELATIVE_ACCURACY), None
             self._epoch += age
-        self._older_shape = self._younger_shape = None
         bounded = max(1.0 / SHAPE_RATIO_MAX, min(SHAPE_RATIO_MAX, ratio))
         self._older.add(bounded)
         self._younger.add(bounded)
@@ -102,12 +107,10 @@ class ShapeWindow:
         """The shape within the window that ends at `now_s`; None when nothing was observed in it."""
         age = _epoch(now_s, SHAPE_EPOCH_S) - self._epoch
         if age <= 0:
-            if self._older_shape is None:
-                self._older_shape = _shape(self._older)
+            self._older_shape = _read_again(self._older, self._older_shape)
             return self._older_shape
         if age == 1:
-            if self._younger_shape is None:
-                self._younger_shape = _shape(self._younger)
+            self._younger_shape = _read_again(self._younger, self._younger_shape)
             return self._younger_shape
         return None
 
@@ -115,9 +118,12 @@ class ShapeWindow:
 _NO_SHAPE = Shape(0, 1.0, (0.0,) * len(_QUANTILES))
 
 
-def _shape(sketch: DDSketch) -> Shape | None:
+def _read_again(sketch: DDSketch, known: Shape | None) -> Shape | None:
+    """The shape that a sketch shows, or what was read from it as long as little has come since; None of an empty one."""
     if sketch.count == 0:
         return None
+    if known is not None and sketch.count <= (1.0 + SHAPE_NEWS_SHARE) * known.count:
+        return known
     ratios = [sketch.get_quantile_value(quantile) for quantile in _QUANTILES]
     return Shape(int(sketch.count), sketch.avg, tuple(math.log(ratio) for ratio in ratios if ratio is not None))
 
