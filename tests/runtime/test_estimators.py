@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
@@ -211,6 +212,35 @@ def test_the_window_forgets() -> None:
     assert both is not None
     assert one is not None
     assert (both.count, one.count) == (2, 1)
+
+
+def window_of(ratios: Iterable[float]) -> ShapeWindow:
+    """A window that has seen these, all at one time."""
+    window = ShapeWindow()
+    for ratio in ratios:
+        window.add(ratio, now_s=1.0)
+    return window
+
+
+def test_a_shape_is_of_all_but_a_twentieth_of_the_window() -> None:
+    """Few observations all count at once; of many the last few wait until they are a twentieth of them."""
+    counts = [shape.count for number in range(1, 400) if (shape := window_of([1.0] * number).at(1.0)) is not None]
+    assert counts[:20] == list(range(1, 21))
+    assert all(0.95 * number <= count <= number for number, count in enumerate(counts, start=1))
+    assert len(set(counts)) < 100
+
+
+def test_the_shape_does_not_depend_on_when_it_is_asked_for() -> None:
+    """Who reads after each observation sees at last what a first reader sees, through the turn of an epoch, too."""
+    rng = random.Random(7)
+    often, once = ShapeWindow(), ShapeWindow()
+    for number in range(300):
+        ratio, now_s = math.exp(rng.gauss(0.0, 0.5)), 1.1 * number
+        for window in (often, once):
+            window.add(ratio, now_s=now_s)
+        often.at(now_s)
+    assert often.at(330.0) == once.at(330.0)
+    assert often.at(330.0 + SHAPE_EPOCH_S) == once.at(330.0 + SHAPE_EPOCH_S)
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 20.0), st.booleans()), max_size=80), st.floats(0.0, 100.0))

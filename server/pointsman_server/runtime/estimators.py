@@ -35,8 +35,9 @@ SHAPE_RELATIVE_ACCURACY = 0.02
 SHAPE_RATIO_MAX = 1000.0
 """Ratios are kept within 1/1000..1000, which bounds a sketch to 346 bins."""
 SHAPE_NEWS_SHARE = 0.05
-"""A shape is read again when so many more observations have come than it was read from: one in twenty moves no quantile by
-more than the next five minutes do, and to read a sketch takes as long as half a decision."""
+"""A shape is read again when so many more observations have come: one in twenty moves no quantile by more than the next five
+minutes do, and to read a sketch takes as long as half a decision. It is read as they come, not as it is asked for: who
+asks, and when, changes nothing."""
 DOUBT_EPOCH_S = 5.0
 """Doubt that grows with age, and the hour of the day, are looked at in steps of this: a level drifts by 3 % in it."""
 SHAPE_PRIOR_COUNT = 20
@@ -73,57 +74,59 @@ class ShapeWindow:
     needs no merge, and what is old falls out by itself. Quantiles are within 2 %; at most 2 x 346 bins.
     """
 
-    __slots__ = ("_epoch", "_older", "_older_shape", "_younger", "_younger_shape")
+    __slots__ = ("_due_count", "_epoch", "_older", "_older_shape", "_younger", "_younger_shape")
 
     def __init__(self) -> None:
         self._epoch = 0
         """In which the younger sketch started; the older one started an epoch earlier."""
         self._older = DDSketch(SHAPE_RELATIVE_ACCURACY)
         self._younger = DDSketch(SHAPE_RELATIVE_ACCURACY)
-        # As last read.
         self._older_shape: Shape | None = None
+        self._due_count = 0.0
+        """Of observations in the older sketch, when its shape is to be read again."""
         self._younger_shape: Shape | None = None
+        """None until it is asked for: only while nothing comes for minutes."""
 
     def add(self, ratio: float, *, now_s: float) -> None:
         """Take in a ratio."""
         age = _epoch(now_s, SHAPE_EPOCH_S) - self._epoch
         if age > 0:
-            if age == 1:
-                self._older, self._older_shape = self._younger, self._younger_shape
-            else:
-                self._older, self._older_shape = DDSketch(SHAPE_RELATIVE_ACCURACY), None
-            self._younger, self._younger_shape = DDSketch(SHAPE_RELATIVE_ACCURACY), None
+            self._older = self._younger if age == 1 else DDSketch(SHAPE_RELATIVE_ACCURACY)
+            self._younger = DDSketch(SHAPE_RELATIVE_ACCURACY)
             self._epoch += age
+            self._due_count = 0.0
         bounded = max(1.0 / SHAPE_RATIO_MAX, min(SHAPE_RATIO_MAX, ratio))
         self._older.add(bounded)
         self._younger.add(bounded)
+        self._younger_shape = None
+        if self._older.count >= self._due_count:
+            self._older_shape = _shape(self._older)
+            self._due_count = (1.0 + SHAPE_NEWS_SHARE) * self._older.count
 
     def clear(self) -> None:
         """Forget every ratio."""
         self._older, self._younger = DDSketch(SHAPE_RELATIVE_ACCURACY), DDSketch(SHAPE_RELATIVE_ACCURACY)
         self._older_shape = self._younger_shape = None
+        self._due_count = 0.0
 
     def at(self, now_s: float) -> Shape | None:
         """The shape within the window that ends at `now_s`; None when nothing was observed in it."""
         age = _epoch(now_s, SHAPE_EPOCH_S) - self._epoch
         if age <= 0:
-            self._older_shape = _read_again(self._older, self._older_shape)
             return self._older_shape
-        if age == 1:
-            self._younger_shape = _read_again(self._younger, self._younger_shape)
-            return self._younger_shape
-        return None
+        if age > 1:
+            return None
+        if self._younger_shape is None:
+            self._younger_shape = _shape(self._younger)
+        return self._younger_shape
 
 
 _NO_SHAPE = Shape(0, 1.0, (0.0,) * len(_QUANTILES))
 
 
-def _read_again(sketch: DDSketch, known: Shape | None) -> Shape | None:
-    """The shape that a sketch shows, or what was read from it as long as little has come since; None of an empty one."""
+def _shape(sketch: DDSketch) -> Shape | None:
     if sketch.count == 0:
         return None
-    if known is not None and sketch.count <= (1.0 + SHAPE_NEWS_SHARE) * known.count:
-        return known
     ratios = [sketch.get_quantile_value(quantile) for quantile in _QUANTILES]
     return Shape(int(sketch.count), sketch.avg, tuple(math.log(ratio) for ratio in ratios if ratio is not None))
 
