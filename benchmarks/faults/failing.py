@@ -158,7 +158,7 @@ async def dripping(amount: Amount) -> Measured:
         name: Provided(scripts=(script,), model_count=-(-count // len(drips))) for name, script in drips.items()
     }
     async with (
-        Site({**providers, "healthy": Provided(scripts=(QUICK,), is_apart=True)}) as site,
+        Site({**providers, "healthy": Provided(scripts=(QUICK,), is_apart=True)}, is_router_alone=True) as site,
         connected(site.target) as stub,
         connected(site.target, number=1) as healthy_stub,
     ):

@@ -8,7 +8,7 @@ import gc
 import json
 import os
 import resource
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -36,6 +36,8 @@ START_TIMEOUT_S = 120.0
 """Loading the server's libraries and the quality artifact takes 2 s on an idle machine."""
 CONNECTION_COUNT_MAX = 10_000
 """More than any case has open at one time: what holds the streams of a case back should not be a setting."""
+NICENESS = 10
+"""Of providers that must not hold up those that are apart."""
 PAGE_BYTES = resource.getpagesize()
 
 
@@ -120,14 +122,24 @@ async def serve_orders(pipe: Connection, answer: Callable[[Any], Awaitable[objec
         loop.remove_reader(pipe.fileno())
 
 
+def keep_to(cores: Sequence[int]) -> None:
+    """From now on this process, with the threads that it will start, runs on these cores alone; on any when there are none."""
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+
 def raise_file_limit() -> None:
     """As many open files as the system lets this process have: a socket for each of thousands of streams."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def serve_upstreams(pipe: Connection, scripts: Mapping[str, tuple[Script, ...]]) -> None:
+def serve_upstreams(
+    pipe: Connection, scripts: Mapping[str, tuple[Script, ...]], cores: Sequence[int], niceness: int
+) -> None:
     """A child: one scripted upstream for each name. On asyncio's own loop, whose clock is exact."""
+    keep_to(cores)
+    os.nice(niceness)
     raise_file_limit()
     asyncio.run(_serve_upstreams(pipe, scripts))
 
@@ -152,8 +164,9 @@ async def _serve_upstreams(pipe: Connection, scripts: Mapping[str, tuple[Script,
         await serve_orders(pipe, look)
 
 
-def serve_faulted_router(pipe: Connection, config: str) -> None:
+def serve_faulted_router(pipe: Connection, config: str, cores: Sequence[int]) -> None:
     """A child: Pointsman as `pointsman serve` runs it."""
+    keep_to(cores)
     raise_file_limit()
     uvloop.run(_serve_router(pipe, config))
 
@@ -202,6 +215,9 @@ class Site:
     """Further lines of the router's [server] table."""
     host: str = "127.0.0.1"
     """What the router listens on."""
+    is_router_alone: bool = False
+    """Whether the router has a core of its own, and the caller and the providers share the others, those that are apart
+    before those that are not: what the router does for the ones can then hold up the others, and nothing else can."""
     target: str = field(init=False, default="")
     """host:port of the router."""
     _upstreams: dict[str, Child] = field(init=False)
@@ -213,15 +229,21 @@ class Site:
 
     async def __aenter__(self) -> Self:
         ports: dict[str, int] = {}
+        cores = sorted(os.sched_getaffinity(0))
+        own, rest = (cores[:1], cores[1:]) if self.is_router_alone and len(cores) > 1 else ((), ())
         with ExitStack() as starting:
+            if rest:
+                keep_to(rest)
+                starting.callback(keep_to, cores)
             self._upstreams = {}
             for apart in (False, True):
                 scripts = {n: p.scripts for n, p in self.providers.items() if p.scripts and p.is_apart is apart}
                 if scripts:
-                    child = starting.enter_context(Child(serve_upstreams, scripts))
+                    niceness = 0 if apart or not self.is_router_alone else NICENESS
+                    child = starting.enter_context(Child(serve_upstreams, scripts, rest, niceness))
                     ports |= await asyncio.to_thread(child.receive, START_TIMEOUT_S)
                     self._upstreams |= dict.fromkeys(scripts, child)
-            self._router = starting.enter_context(Child(serve_faulted_router, self._config(ports)))
+            self._router = starting.enter_context(Child(serve_faulted_router, self._config(ports), own))
             port = await asyncio.to_thread(self._router.receive, START_TIMEOUT_S)
             self._stack = starting.pop_all()
         self.target = f"{self.host}:{port}"
