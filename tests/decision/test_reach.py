@@ -94,6 +94,11 @@ def test_what_may_not_be_used_is_not_asked_for_its_limits(space: SearchSpace) ->
     assert not is_so(Policy(space=space), x=FREE, y=LIMITED)
 
 
+def test_without_a_limit_nothing_is_out_of_reach() -> None:
+    """What no endpoint is allowed for is told with what was expected of each."""
+    assert not is_so(Policy(space=SearchSpace(models=frozenset({"c"}))), x=FREE, y=FREE)
+
+
 def test_a_bound_takes_an_assessment() -> None:
     """Whether the bound or the limit stands against an endpoint is told, for which its value must be known."""
     assert not is_so(Policy(bounds=(CHEAP,)), x=LIMITED, y=LIMITED)

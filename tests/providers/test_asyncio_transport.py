@@ -230,7 +230,7 @@ async def test_informational_answers_are_skipped(transport: AsyncioTransport) ->
 async def test_a_head_is_read_however_it_is_cut(transport: AsyncioTransport) -> None:
     """Byte by byte, and its body in the same way."""
     drops: tuple[Step, ...] = tuple(step for byte in ANSWER for step in (Send(bytes([byte])), Pause(0.0)))
-    async with ScriptedUpstream((ReadRequest(), *drops)) as upstream:
+    async with ScriptedUpstream((ReadRequest(), *drops, Hang())) as upstream:
         answer = await client_of(transport).get(upstream.base_url)
     assert (answer.status_code, answer.content) == (200, b"{}")
 

@@ -214,6 +214,16 @@ def test_the_window_forgets() -> None:
     assert (both.count, one.count) == (2, 1)
 
 
+def test_at_the_turn_of_an_epoch_the_shape_is_that_of_the_next_one() -> None:
+    """Many ratios of two epochs ago say no more, however few have come since."""
+    window = window_of([4.0] * 100)
+    window.add(1.0, now_s=SHAPE_EPOCH_S)
+    window.add(1.0, now_s=2.0 * SHAPE_EPOCH_S)
+    shape = window.at(2.0 * SHAPE_EPOCH_S)
+    assert shape is not None
+    assert (shape.count, shape.mean) == (2, 1.0)
+
+
 def window_of(ratios: Iterable[float]) -> ShapeWindow:
     """A window that has seen these, all at one time."""
     window = ShapeWindow()
