@@ -260,7 +260,8 @@ async def limited(amount: Amount) -> Measured:
     well_told = [one for one in refused if one.has_details("RetryInfo", "QuotaFailure")]
     # A caller who may wait for an endpoint does; its deadline can come first.
     late = [one for one in found if one.code is grpc.StatusCode.DEADLINE_EXCEEDED]
-    with refusing(COMPLETE, well_told[-1].details) as child:
+    # Where nobody was told well the other figures say so: this one then is of a refusal without details.
+    with refusing(COMPLETE, (well_told or found)[-1].details) as child:
         target = f"127.0.0.1:{await port_of(child)}"
         bare = await _answers(target, "", LIMITED_PER_S, amount.limited_s, rng)
     return {

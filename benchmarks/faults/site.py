@@ -123,9 +123,10 @@ async def serve_orders(pipe: Connection, answer: Callable[[Any], Awaitable[objec
 
 
 def keep_to(cores: Sequence[int]) -> None:
-    """From now on this process, with the threads that it will start, runs on these cores alone; on any when there are none."""
+    """From now on this process's first thread, with the threads that it will start, runs on these cores alone; on any when
+    there are none. Whichever thread asks for it: a site is taken down in another one."""
     if cores:
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(os.getpid(), cores)
 
 
 def raise_file_limit() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from ipaddress import ip_address, ip_network
@@ -16,7 +17,7 @@ from benchmarks.faults.__main__ import CASES, RESULTS, SOAK, TABLE, told
 from benchmarks.faults.failing import early_count
 from benchmarks.faults.figures import FIGURES, Measured, Report, Row, Run, quantile, rows_of, shown
 from benchmarks.faults.leaving import LONG_S, Wire, delays_ms
-from benchmarks.faults.site import Seen
+from benchmarks.faults.site import QUICK, Provided, Seen, Site
 from benchmarks.harness.machine import Machine, this_machine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,14 @@ def test_the_worst_run_counts_and_a_bar_may_be_reached() -> None:
     assert (longest.worst, longest.holds) == (260.0, False)
     assert (left_open.worst, left_open.holds) == (None, None)
     assert (vanished.case, vanished.holds) == ("A3", None)
+
+
+async def test_a_router_with_a_core_of_its_own_gives_the_others_back() -> None:
+    """What is measured after such a site has every core again."""
+    cores = os.sched_getaffinity(0)
+    async with Site({"quick": Provided(scripts=(QUICK,))}, is_router_alone=True):
+        assert (os.sched_getaffinity(0) < cores) == (len(cores) > 1)
+    assert os.sched_getaffinity(0) == cores
 
 
 async def test_a_run_that_breaks_off_costs_its_own_case_alone(capsys: pytest.CaptureFixture[str]) -> None:
