@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -59,7 +59,7 @@ async def _cost(directory: Path, *, round_count: int) -> Cost:
     asked, overlay = parse_router_string(""), RouterAlternative(head="")
     handing_s, writing_s, deciding_s = [], [], []
     for number in range(round_count):
-        records = [replace(given, decision_id=f"{number:016x}{index:016x}") for index in range(WAKE_COUNT - 1)]
+        records = [given._replace(decision_id=f"{number:016x}{index:016x}") for index in range(WAKE_COUNT - 1)]
         started_s = time.perf_counter()
         for record in records:
             log.decided(

@@ -7,7 +7,7 @@ are wrong: biased for some models and noisy for all. Decisions are real ones, by
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from pointsman_server.decision.cost import cost_usd
@@ -165,7 +165,7 @@ def drawn(world: World, *, count: int, rng: np.random.Generator) -> Iterator[tup
     for number, index in enumerate(rng.integers(len(world.requests), size=count)):
         request = world.requests[index]
         seed, decision_id = int(rng.integers(2**63)), f"{rng.integers(2**63):016x}{number:016x}"
-        given = replace(request.given, seed=seed, decision_id=decision_id)
+        given = request.given._replace(seed=seed, decision_id=decision_id)
         decision = decide(given)
         yield outcome_of(request, logged(given, world.setting, decision), rng), world.challenges[index]
 

@@ -35,14 +35,13 @@ def _decided(
     given: DecisionInput, world: World, name: str, *, asked: RouterString, overlay: RouterAlternative, text: str
 ) -> Decision:
     shadow, acting = world.routers[name], world.routers[given.router_name]
-    own = replace(given, router_name=name, router_version=shadow.version, quality_artifact=shadow.quality_artifact)
+    own = given._replace(router_name=name, router_version=shadow.version, quality_artifact=shadow.quality_artifact)
     try:
         resolved = world.resolve(asked, overlay, replace(given.assignment, router_name=name))
     except InvalidRequestError:  # What the caller demands and what this router allows have nothing in common.
-        return decide(replace(own, endpoints=()))
+        return decide(own._replace(endpoints=()))
     return decide(
-        replace(
-            own,
+        own._replace(
             alternatives=resolved.alternatives,
             qualities=given.qualities if shadow.quality is acting.quality else world.predict(name, text),
             exploration=shadow.router.exploration,

@@ -85,7 +85,7 @@ def test_every_eligible_candidate_satisfies_every_constraint(given_input: Decisi
 def test_a_further_bound_never_adds_a_candidate(given_input: DecisionInput, bound: Bound) -> None:
     """Tightening can only take candidates away."""
     (policy,) = given_input.alternatives
-    tighter = replace(given_input, alternatives=(replace(policy, bounds=(*policy.bounds, bound)),))
+    tighter = given_input._replace(alternatives=(replace(policy, bounds=(*policy.bounds, bound)),))
     decision = decide(tighter)
     # Where the bound leaves none that is healthy, ill ones are tried: no candidates of the bound's adding.
     assume(decision.reason is not DecisionReason.PANIC)
@@ -99,7 +99,7 @@ def test_a_narrower_search_never_adds_a_candidate(given_input: DecisionInput, da
     assume(all(bound.metric is not Metric.RELATIVE_QUALITY for bound in policy.bounds))
     skipped = data.draw(st.sampled_from([endpoint.name for endpoint in given_input.endpoints]))
     space = replace(policy.space, skip_endpoints=policy.space.skip_endpoints | {skipped})
-    decision = decide(replace(given_input, alternatives=(replace(policy, space=space),)))
+    decision = decide(given_input._replace(alternatives=(replace(policy, space=space),)))
     assume(decision.reason is not DecisionReason.PANIC)
     assert names(decision.eligible) <= names(decide(given_input).eligible) - {skipped}
 
@@ -109,7 +109,7 @@ def test_the_order_of_the_catalog_is_irrelevant(given_input: DecisionInput, rand
     """Shuffling the endpoints changes no byte of the decision."""
     shuffled = list(given_input.endpoints)
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis types its Random as object-like
-    assert decide(replace(given_input, endpoints=tuple(shuffled))) == decide(given_input)
+    assert decide(given_input._replace(endpoints=tuple(shuffled))) == decide(given_input)
 
 
 @given(decision_inputs())
@@ -165,7 +165,7 @@ def test_an_assumed_value_is_one_that_another_candidate_shows(given_input: Decis
 def test_a_bound_on_the_unknown_rejects_and_says_so(given_input: DecisionInput, bound: Bound) -> None:
     """An endpoint of which the bounded value is unknown is rejected with that reason, however loose the bound."""
     (policy,) = given_input.alternatives
-    bounded = replace(given_input, alternatives=(replace(policy, bounds=(bound,)),))
+    bounded = given_input._replace(alternatives=(replace(policy, bounds=(bound,)),))
     decision = decide(bounded)
     for candidate in decision.candidates:
         unknown = [r for r in candidate.rejections if r.reason is RejectionReason.UNKNOWN_VALUE]
@@ -183,7 +183,7 @@ def test_a_relaxation_is_enough(given_input: DecisionInput) -> None:
     for relaxation in decision.relaxations:
         relaxed = {change.bound: change.relaxed for change in relaxation.changes}
         loosened = replace(policy, bounds=tuple(relaxed.get(bound, bound) for bound in policy.bounds))
-        again = decide(replace(given_input, alternatives=(loosened,)))
+        again = decide(given_input._replace(alternatives=(loosened,)))
         assert relaxation.endpoint_name in names(again.eligible)
 
 
@@ -354,7 +354,7 @@ def test_fallbacks_are_tried_in_their_order() -> None:
     decision = decide(base)
     assert decision.chosen is not None
     assert (decision.chosen.endpoint.name, decision.reason) == ("b@p", DecisionReason.FALLBACK)
-    able = replace(base, endpoints=(Endpoint("a", "p", capabilities=frozenset({Capability.TOOLS})), Endpoint("b", "p")))
+    able = base._replace(endpoints=(Endpoint("a", "p", capabilities=frozenset({Capability.TOOLS})), Endpoint("b", "p")))
     assert [c.endpoint.name for c in decide(able).eligible] == ["a@p", "b@p"]
 
 
@@ -678,7 +678,7 @@ def test_a_conversation_draws_no_lots_with_who_has_not_read_it() -> None:
         given_input = cached_input(cached, mean_ttft_s=(0.45, 0.5) if cached.keys() != {"m@y"} else (0.2, 0.5))
         x, y = given_input.endpoints
         endpoints = (x, replace(y, output_price_usd_per_mtok=1.0))
-        decision = decide(replace(given_input, endpoints=endpoints, exploration=wide))
+        decision = decide(given_input._replace(endpoints=endpoints, exploration=wide))
         assert (decision.candidates[1].probability > 0.0) is shared, cached
 
 
@@ -690,9 +690,9 @@ def test_what_is_cached_never_makes_an_endpoint_dearer_or_slower(given_input: De
     assume((first.cached_input_price_usd_per_mtok or 0.0) <= (first.input_price_usd_per_mtok or 0.0))
     with_cache = {
         c.endpoint.name: c
-        for c in decide(replace(given_input, cached_input_token_counts={first.name: count})).candidates
+        for c in decide(given_input._replace(cached_input_token_counts={first.name: count})).candidates
     }
-    for candidate in decide(replace(given_input, cached_input_token_counts={})).candidates:
+    for candidate in decide(given_input._replace(cached_input_token_counts={})).candidates:
         other = with_cache[candidate.endpoint.name]
         if candidate.endpoint.name != first.name:
             assert (other.cost_usd, other.ttft_s) == (candidate.cost_usd, candidate.ttft_s)

@@ -48,8 +48,7 @@ def mostly_limited(draw: st.DrawFn) -> DecisionInput:
         )
         for endpoint in given_input.endpoints
     }
-    return replace(
-        given_input,
+    return given_input._replace(
         alternatives=tuple(replace(policy, bounds=()) for policy in given_input.alternatives),
         snapshot=RuntimeSnapshot(runtimes),
     )
@@ -61,7 +60,7 @@ def test_out_of_reach_means_refused_for_the_same_reasons_whatever_is_expected(gi
     decision does choose, it was within reach."""
     decision = decide(given_input)
     if is_out_of_reach(given_input.alternatives, given_input.endpoints, given_input.snapshot):
-        unassessed = decide(replace(given_input, qualities={}))
+        unassessed = decide(given_input._replace(qualities={}))
         assert decision.chosen is None
         assert unassessed.chosen is None
         assert unassessed.relaxations == decision.relaxations

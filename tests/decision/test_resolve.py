@@ -97,7 +97,7 @@ def resolved_or_skipped(
 
 def eligible_names(given_input: DecisionInput, alternatives: Iterable[Policy]) -> set[str]:
     """The endpoints that may be chosen under these policies."""
-    decided = decide(replace(given_input, alternatives=tuple(alternatives), exploration=NO_EXPLORATION))
+    decided = decide(given_input._replace(alternatives=tuple(alternatives), exploration=NO_EXPLORATION))
     return {candidate.endpoint.name for candidate in decided.eligible}
 
 

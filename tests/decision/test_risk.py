@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -54,7 +53,7 @@ def floor(limit: float, quantile: float | None) -> Bound:
 
 def bounded(given_input: DecisionInput, *bounds: Bound) -> DecisionInput:
     """The same, with nothing but these bounds asked."""
-    return replace(given_input, alternatives=(Policy(bounds=bounds),))
+    return given_input._replace(alternatives=(Policy(bounds=bounds),))
 
 
 def given_models(*bounds: Bound, table: RiskTable | None = TABLE) -> DecisionInput:
@@ -173,7 +172,7 @@ def test_without_held_out_prompts_only_the_best_is_left() -> None:
 def test_the_best_model_passes_at_every_provider() -> None:
     """The reference is a model: each of its endpoints gives the answer that nothing falls short of."""
     base = given_models(floor(1.0, 0.99), table=None)
-    twice = replace(base, endpoints=(*base.endpoints, Endpoint("best", "q")))
+    twice = base._replace(endpoints=(*base.endpoints, Endpoint("best", "q")))
     assert eligible(decide(twice)) == {"best@p", "best@q"}
 
 
@@ -183,13 +182,13 @@ def test_fewer_models_to_choose_among_leave_more_of_them() -> None:
     base = given_models(floor(0.9, 0.95))
     assert "near@p" not in eligible(decide(base))
     pair = (Endpoint("best", "p"), Endpoint("near", "p"), Endpoint("near", "q"))
-    assert eligible(decide(replace(base, endpoints=pair))) == {"best@p", "near@p", "near@q"}
+    assert eligible(decide(base._replace(endpoints=pair))) == {"best@p", "near@p", "near@q"}
 
 
 def with_prices(given_input: DecisionInput, **prices: float) -> DecisionInput:
     """The same models, at these input prices."""
     endpoints = tuple(Endpoint(model, "p", input_price_usd_per_mtok=price) for model, price in prices.items())
-    return replace(given_input, endpoints=endpoints)
+    return given_input._replace(endpoints=endpoints)
 
 
 def test_the_nearest_relaxation_is_a_higher_risk() -> None:
@@ -231,7 +230,7 @@ def test_tightening_share_or_risk_never_adds_a_candidate(
 @given(decision_inputs(alternative_count_max=1), limits, quantiles)
 def test_the_reference_always_passes(given_input: DecisionInput, limit: float, quantile: float) -> None:
     """Whoever is predicted best among those that the request could use is never rejected for what it may score."""
-    healthy = replace(given_input, facts=RequestFacts(input_token_count=1), snapshot=RuntimeSnapshot())
+    healthy = given_input._replace(facts=RequestFacts(input_token_count=1), snapshot=RuntimeSnapshot())
     decision = decide(bounded(healthy, floor(limit, quantile)))
     usable = [c for c in decision.candidates if c.quality is not None and (c.endpoint.context_token_count_max or 2) > 1]
     if usable:
@@ -253,13 +252,12 @@ def test_the_order_of_the_catalog_is_irrelevant_to_the_reference(
     given_input: DecisionInput, limit: float, quantile: float, random: object
 ) -> None:
     """Among equals the same model is the reference, however the endpoints are listed."""
-    level = replace(
-        bounded(given_input, floor(limit, quantile)),
+    level = bounded(given_input, floor(limit, quantile))._replace(
         qualities=dict.fromkeys(given_input.qualities, QualityPrediction(0.5, 0.1)),
     )
     shuffled = list(level.endpoints)
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis types its Random as object-like
-    assert decide(replace(level, endpoints=tuple(shuffled))) == decide(level)
+    assert decide(level._replace(endpoints=tuple(shuffled))) == decide(level)
 
 
 @given(decision_inputs(alternative_count_max=1), st.lists(st.tuples(limits, quantiles), min_size=1, max_size=3))
@@ -277,5 +275,5 @@ def test_a_relaxation_of_risks_is_enough(given_input: DecisionInput, floors: lis
 def test_health_does_not_move_the_reference() -> None:
     """When the best candidate is left alone for a while, the others are still measured against it."""
     base = given_models(floor(0.9, 0.97))
-    down = replace(base, snapshot=RuntimeSnapshot({"best@p": EndpointRuntime(retry_after_s=5.0)}))
+    down = base._replace(snapshot=RuntimeSnapshot({"best@p": EndpointRuntime(retry_after_s=5.0)}))
     assert eligible(decide(down)) == set()

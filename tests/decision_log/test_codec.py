@@ -43,7 +43,7 @@ def test_a_decision_comes_back_as_it_was(given_: DecisionInput, cached_counts: l
     """Input, decision and all beside them are equal after a line, to the last bit, and decide the same again; also where
     endpoints have some of the input in their prompt caches."""
     names = [endpoint.name for endpoint in given_.endpoints]
-    given_ = replace(given_, cached_input_token_counts=dict(zip(names, cached_counts, strict=False)))
+    given_ = given_._replace(cached_input_token_counts=dict(zip(names, cached_counts, strict=False)))
     record = logged(given_)
     (found,) = read_back(record)
     assert found == record
@@ -54,8 +54,7 @@ def test_a_decision_comes_back_as_it_was(given_: DecisionInput, cached_counts: l
 @given(decision_inputs(), policies, st.booleans())
 def test_what_was_asked_and_configured_comes_back(given_: DecisionInput, policy: Policy, keyed: bool) -> None:  # noqa: FBT001
     """The caller's wishes, the routers, the assignment to an arm and the exploration are as they were."""
-    given_ = replace(
-        given_,
+    given_ = given_._replace(
         router_name="cheap",
         router_version="f00",
         quality_artifact="builtin@1",

@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -181,7 +180,7 @@ async def test_each_file_can_be_read_by_itself(tmp_path: Path) -> None:
     directory.mkdir()
     for index in range(3):
         writer.begin_file()
-        given = replace(SAMPLE, decision_id=f"d-{index}")
+        given = SAMPLE._replace(decision_id=f"d-{index}")
         _append(directory / f"decisions-{index}.jsonl", writer.lines(logged(given)))
     (directory / "decisions-0.jsonl").unlink()
     assert [found.decision.decision_id for found in DecisionLogReader(directory).requests()] == ["d-1", "d-2"]
@@ -192,7 +191,7 @@ def test_a_decision_is_found_by_its_id_alone(tmp_path: Path) -> None:
     writer = LineWriter()
     for index in range(3):
         writer.begin_file()
-        given = replace(SAMPLE, decision_id=f"d-{index}")
+        given = SAMPLE._replace(decision_id=f"d-{index}")
         _append(tmp_path / f"decisions-{index}.jsonl", writer.lines(logged(given)))
     _append(tmp_path / "decisions-2.jsonl", writer.lines(COMPLETION))
     reader = DecisionLogReader(tmp_path)

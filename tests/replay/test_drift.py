@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from decision_log.samples import SAMPLE, logged
@@ -24,7 +22,7 @@ def requests(
         is_late = number >= count // 2
         mean = float(rng.uniform(0.3, 0.8))
         qualities = {"large": QualityPrediction(mean, 0.05, 100.0), "small": QualityPrediction(0.1, 0.05, 100.0)}
-        given = replace(SAMPLE, decision_id=f"d-{number}", qualities=qualities, quality_artifact=artifact)
+        given = SAMPLE._replace(decision_id=f"d-{number}", qualities=qualities, quality_artifact=artifact)
         traits = rng.normal(size=len(SURFACE_NAMES))
         traits[0] += late_length * is_late
         record = logged(given, prompt=PromptTraits(100, tuple(traits.tolist())))

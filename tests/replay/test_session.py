@@ -106,21 +106,21 @@ def test_what_is_logged_is_repeated(given_: DecisionInput) -> None:
 
 def test_what_is_not_repeated_is_told_field_by_field() -> None:
     """A log of other rules, here of another seed's choice and of a better quality, says who and what differs."""
-    record = recorded(replace(SAMPLE, exploration=WIDE))
-    seeds = {decide(replace(record.given, seed=seed)).candidates[0].endpoint.name: seed for seed in range(50)}
-    other = decide(replace(record.given, seed=seeds[SMALL]))
+    record = recorded(SAMPLE._replace(exploration=WIDE))
+    seeds = {decide(record.given._replace(seed=seed)).candidates[0].endpoint.name: seed for seed in range(50)}
+    other = decide(record.given._replace(seed=seeds[SMALL]))
     assert record.decision.candidates[0].endpoint.name == LARGE
     assert differences(replace(record, decision=other))[0] == f"endpoint was {SMALL}, is {LARGE}"
-    better = replace(record.given, qualities={**record.given.qualities, "large": SAMPLE.qualities["small"]})
+    better = record.given._replace(qualities={**record.given.qualities, "large": SAMPLE.qualities["small"]})
     found = differences(replace(record, decision=decide(better)))
     assert any(text.startswith(f"quality of {LARGE} was QualityPrediction(mean=0.6") for text in found), found
 
 
 def test_a_replay_counts_what_is_repeated_and_what_is_damaged(tmp_path: Path) -> None:
     """Three decisions, one of which was decided otherwise, and a line that is cut off."""
-    same = [recorded(replace(SAMPLE, decision_id=f"d-{n}", seed=n)) for n in range(2)]
-    odd = recorded(replace(SAMPLE, decision_id="odd"))
-    odd = replace(odd, decision=decide(replace(odd.given, alternatives=(ONLY_SMALL,))))
+    same = [recorded(SAMPLE._replace(decision_id=f"d-{n}", seed=n)) for n in range(2)]
+    odd = recorded(SAMPLE._replace(decision_id="odd"))
+    odd = replace(odd, decision=decide(odd.given._replace(alternatives=(ONLY_SMALL,))))
     found = replayed(tmp_path, [*same, odd])
     assert (found.decision_count, found.identical_count, found.comparison) == (3, 2, None)
     assert [different.decision_id for different in found.different] == ["odd"]
@@ -169,8 +169,7 @@ def test_propensities_of_a_split_are_those_of_its_arms_together() -> None:
     for seed in range(count):
         assigned = assign(parse_router_string(""), routers, key="", seed=seed)
         router = routers[assigned.router_name]
-        given_ = replace(
-            SAMPLE,
+        given_ = SAMPLE._replace(
             seed=seed,
             alternatives=router.alternatives,
             exploration=router.exploration,
@@ -184,7 +183,7 @@ def test_propensities_of_a_split_are_those_of_its_arms_together() -> None:
         chosen += record.decision.candidates[0].endpoint.name == SMALL
     # Four standard errors.
     assert chosen / count == pytest.approx(probabilities[SMALL], abs=4 * 0.5 / count**0.5)
-    alone = decide(replace(SAMPLE, exploration=WIDE))
+    alone = decide(SAMPLE._replace(exploration=WIDE))
     own = {candidate.endpoint.name: candidate.probability for candidate in alone.candidates}
     assert probabilities[SMALL] == pytest.approx(0.3 + 0.7 * own[SMALL])
 
@@ -192,7 +191,7 @@ def test_propensities_of_a_split_are_those_of_its_arms_together() -> None:
 def test_arms_with_another_quality_model_are_weighed_alone() -> None:
     """What the other arm would have predicted is not in the log, so the acting one's probabilities count."""
     routers = {"default": NamedRouter("default", split=(Arm("new", 0.5),)), "new": NamedRouter("new", (ONLY_SMALL,))}
-    given_ = replace(SAMPLE, assignment=Assignment("default", "default", 0.5), quality_artifact="a@1")
+    given_ = SAMPLE._replace(assignment=Assignment("default", "default", 0.5), quality_artifact="a@1")
     record = recorded(given_, routers, artifacts={"default": "a@1", "new": "b@1"})
     assert logging_probabilities(record) == ({LARGE: 1.0}, False)
 
@@ -227,7 +226,7 @@ def many(count: int, *, quality: float | None = 0.5, exploration: Exploration = 
     """A log of so many decisions, each served, and judged if a quality is given."""
     records: list[Record] = []
     for seed in range(count):
-        record = recorded(replace(SAMPLE, decision_id=f"d-{seed}", seed=seed * 7919, exploration=exploration))
+        record = recorded(SAMPLE._replace(decision_id=f"d-{seed}", seed=seed * 7919, exploration=exploration))
         records += [record, ended(record)]
         if quality is not None:
             records.append(judged(record, quality))

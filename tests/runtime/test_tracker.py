@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pointsman_server.decision.types import BreakerState, EndpointRuntime, RuntimeSnapshot
 from pointsman_server.errors import UpstreamErrorKind
 from pointsman_server.runtime.breaker import BreakerRules
-from pointsman_server.runtime.endpoint import RATE_LIMIT_S_DEFAULT, RATE_LIMIT_S_MAX, READ_TICK_S
+from pointsman_server.runtime.endpoint import IDLE_READ_TICK_S, RATE_LIMIT_S_DEFAULT, RATE_LIMIT_S_MAX
 from pointsman_server.runtime.tracker import Attempt, Observation, RuntimeTracker
 
 NAME = "small@north"
@@ -59,13 +59,13 @@ def test_what_was_never_called_is_absent() -> None:
 
 
 def test_a_catalog_is_not_read_anew_all_at_once() -> None:
-    """Two hundred endpoints that nothing happens to: each state is the same object for half a second and a new one after
+    """Two hundred endpoints that nothing happens to: each state is the same object for a second and a new one after
     that, and no moment renews more than a few of them."""
     tracker = RuntimeTracker()
     names = [f"m{number}@north" for number in range(200)]
     for name in names:
         tracker.observe(Observation(name, ttft_s=0.4, duration_s=2.0, output_token_count=100), now_s=0.0)
-    moments = [tracker.snapshot(10.0 + number * READ_TICK_S / 50).by_endpoint for number in range(51)]
+    moments = [tracker.snapshot(10.0 + number * IDLE_READ_TICK_S / 50).by_endpoint for number in range(51)]
     renewed = [sum(before[name] is not after[name] for name in names) for before, after in itertools.pairwise(moments)]
     assert sum(renewed) == len(names)
     assert max(renewed) < len(names) / 10
@@ -88,7 +88,7 @@ def test_a_success_tells_both_latencies() -> None:
     assert runtime.ttft_s.p50 == pytest.approx(0.5, rel=0.05)
     assert runtime.inter_token_latency_s.p50 == pytest.approx(0.01, rel=0.05)
     assert runtime.age_s is not None
-    assert 2.0 - READ_TICK_S < runtime.age_s <= 2.0 + 1e-9
+    assert 2.0 - IDLE_READ_TICK_S < runtime.age_s <= 2.0 + 1e-9
     assert (runtime.in_flight_count, runtime.observation_count, runtime.retry_after_s) == (0, 1, None)
     assert runtime.breaker is BreakerState.CLOSED
     assert runtime.error_rate is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from pointsman_server.decision.decide import decide
@@ -58,7 +56,7 @@ def test_the_best_choice_is_not_expected_to_be_regretted() -> None:
     """Who chooses the best by its own forecast gives nothing up; who draws the other gives up the difference."""
     decision = a_decision()
     assert expected_regret(decision) == 0.0
-    other = replace(decision, candidates=decision.candidates[::-1])
+    other = decision._replace(candidates=decision.candidates[::-1])
     assert the_chosen(other).endpoint.model == "b"
     assert expected_regret(other) == pytest.approx(0.1)
 

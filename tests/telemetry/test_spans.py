@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator
 
@@ -181,7 +180,7 @@ def test_a_decision_for_nothing_names_what_stood_against_each(tracing: Tracing, 
 def test_a_shadow_without_a_choice_is_told_without_one(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
     """Its event has its name and that only the acting router had something to choose, and no endpoint or figure."""
     with tracing.request(METHOD, []).route() as routing:
-        routing.decided(a_decision(), [dataclasses.replace(a_decision(quality_min=0.9), router_name="s")])
+        routing.decided(a_decision(), [a_decision(quality_min=0.9)._replace(router_name="s")])
     (event,) = [event for event in by_name(exporter)["route"].events if event.name == names.SHADOW_EVENT]
     assert dict(event.attributes or {}) == {
         "pointsman.shadow.router": "s",

@@ -45,8 +45,7 @@ def record(number: int, *, topic: str, keep_prompt: bool = True) -> tuple[Logged
     seed = int(rng.integers(2**63))
     assigned = assign(parse_router_string(""), ROUTERS, key="", seed=seed)
     router = ROUTERS[assigned.router_name]
-    given = replace(
-        SAMPLE,
+    given = SAMPLE._replace(
         decision_id=f"d-{number}",
         seed=seed,
         endpoints=ENDPOINTS,

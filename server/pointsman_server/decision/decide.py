@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from typing import NamedTuple
@@ -63,7 +62,7 @@ def decide(given: DecisionInput) -> Decision:
     ):
         tried = _decided(given, tolerated_open_s=PANIC_OPEN_S_MAX)
         if tried.reason is not None:
-            return replace(tried, reason=DecisionReason.PANIC)
+            return tried._replace(reason=DecisionReason.PANIC)
     return decision
 
 

@@ -114,14 +114,17 @@ def _expected_outputs(
     endpoints: Sequence[Endpoint], predictions: Sequence[QualityPrediction | None], wanted_max: int | None
 ) -> list[float | None]:
     """The predicted lengths, but no more than the caller wants and the endpoint can give."""
-    expected = [None if prediction is None else prediction.output_token_count for prediction in predictions]
-    limits = [endpoint.output_token_count_max for endpoint in endpoints]
-    if wanted_max is not None:
-        limits = [wanted_max if limit is None else min(wanted_max, limit) for limit in limits]
-    return [
-        count if count is None or limit is None or count <= limit else float(limit)
-        for count, limit in zip(expected, limits, strict=True)
+    expected = [
+        None
+        if prediction is None or (count := prediction.output_token_count) is None
+        else count
+        if (limit := endpoint.output_token_count_max) is None or count <= limit
+        else float(limit)
+        for endpoint, prediction in zip(endpoints, predictions, strict=True)
     ]
+    if wanted_max is None:
+        return expected
+    return [count if count is None or count <= wanted_max else float(wanted_max) for count in expected]
 
 
 def _ttfts_of(runtimes: Sequence[EndpointRuntime], input_token_counts: Sequence[float]) -> list[Latency | None]:

@@ -291,7 +291,10 @@ def _ills(drafts: Drafts, *, tolerated_open_s: float | None) -> list[tuple[Rejec
     """For each draft the reasons in the state of its endpoint."""
     if BreakerState.OPEN not in drafts.breakers and not any(drafts.retries_after_s):
         return [()] * len(drafts.runtimes)  # The usual case.
-    return [_health(runtime, tolerated_open_s=tolerated_open_s) for runtime in drafts.runtimes]
+    return [
+        _health(runtime, tolerated_open_s=tolerated_open_s) if retry_s or breaker is BreakerState.OPEN else ()
+        for runtime, breaker, retry_s in zip(drafts.runtimes, drafts.breakers, drafts.retries_after_s, strict=True)
+    ]
 
 
 def _health(runtime: EndpointRuntime, *, tolerated_open_s: float | None) -> tuple[Rejection, ...]:
@@ -318,10 +321,11 @@ def relaxations(candidates: Sequence[Candidate]) -> tuple[Relaxation, ...]:
     """
     found = []
     for candidate in candidates:
-        if candidate.rejections and all(rejection.reason in BOUND_REASONS for rejection in candidate.rejections):
+        rejections = candidate.rejections
+        if rejections and BOUND_REASONS.issuperset([one.reason for one in rejections]):
             relaxed: dict[Bound, Bound] = {}
             distance = 0.0
-            for rejection in candidate.rejections:
+            for rejection in rejections:
                 bound, actual = rejection.bound, rejection.actual
                 assert bound is not None, "a violated bound is named"
                 assert actual is not None, "a violated bound has a value"

@@ -8,7 +8,7 @@ preference.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 
 from pointsman_server.decision.router_string import DEFAULT_HEAD, RouterAlternative, RouterString
@@ -19,6 +19,7 @@ UNKNOWN_NAME_COUNT_MAX = 100
 """A request with more unknown names gets the first hundred: enough to mend it by, and a bounded answer."""
 HINT_COUNT_MAX = 3
 """Names for which similar ones are looked up, which takes up to a millisecond a thousand names of the catalog."""
+SPACE_FIELDS = tuple(item.name for item in fields(SearchSpace))
 DEFAULT_ROUTER_NAME = "default"
 """The router that serves requests which name none."""
 
@@ -121,6 +122,8 @@ def _unknown_head(head: str, routers: Mapping[str, NamedRouter], known: KnownNam
 def _unknown_names(alternative: RouterAlternative, known: KnownNames, path: str) -> list[FieldViolation]:
     """Names in the lists of what is allowed that the catalog does not have. To skip what is not there is no fault."""
     space = alternative.space
+    if not space.models and not space.providers and not space.endpoints:
+        return []  # The usual case.
     unknown = [
         (key, name, names)
         for key, listed, names in (
@@ -149,18 +152,17 @@ def _merged(base: Policy, asked: RouterAlternative, path: str, violations: list[
     if not base.bounds and asked == RouterAlternative(asked.head):
         return base  # The usual case, worth a shortcut: nothing to add, and no bound that may stand twice.
     allowed: dict[str, frozenset[str]] = {}
-    for item in fields(SearchSpace):
-        ours: frozenset[str] = getattr(base.space, item.name)
-        theirs: frozenset[str] = getattr(asked.space, item.name)
-        if item.name.startswith("skip_") or not ours or not theirs:
-            allowed[item.name] = ours | theirs
+    for name in SPACE_FIELDS:
+        ours: frozenset[str] = getattr(base.space, name)
+        theirs: frozenset[str] = getattr(asked.space, name)
+        if name.startswith("skip_") or not ours or not theirs:
+            allowed[name] = ours | theirs
         elif ours & theirs:
-            allowed[item.name] = ours & theirs
+            allowed[name] = ours & theirs
         else:
             listed = ", ".join(sorted(ours))
-            violations.append(FieldViolation(path, f"{item.name} leave nothing: the router allows only {listed}"))
-    return replace(
-        base,
+            violations.append(FieldViolation(path, f"{name} leave nothing: the router allows only {listed}"))
+    return Policy(
         space=SearchSpace(**allowed),
         bounds=tuple(dict.fromkeys((*base.bounds, *asked.bounds))),
         capabilities=base.capabilities | asked.capabilities,

@@ -45,6 +45,8 @@ DETAILS_BYTES_MAX = 5_000
 """Details travel base64-coded in a trailer, and gRPC clients take 8 KiB of metadata by default."""
 MESSAGE_LENGTH_MAX = 1_000
 """Characters of a status message, so that the details still fit beside it."""
+TYPE_PREFIX = "type.googleapis.com/"
+"""What the type of a packed message is known by."""
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -62,8 +64,9 @@ class Failure:
         """The details as a serialised google.rpc.Status. What no longer fits is left out, the last first."""
         status = Status(code=self.code.value[0], message=self.message)
         for detail in self.details:
-            packed = AnyMessage()
-            packed.Pack(detail)
+            packed = AnyMessage(
+                type_url=f"{TYPE_PREFIX}{detail.DESCRIPTOR.full_name}", value=detail.SerializeToString()
+            )
             if status.ByteSize() + packed.ByteSize() <= DETAILS_BYTES_MAX:
                 status.details.append(packed)
         return ((STATUS_DETAILS_KEY, status.SerializeToString()),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pointsman_server.decision.decide import decide
 from pointsman_server.decision.resolve import KnownNames, NamedRouter, resolve, with_stand_in
@@ -102,7 +102,7 @@ class ChallengerDecisions:
         """
         router, routers, known = self._of(logged.setting)
         endpoints = self._challenger.endpoints or logged.setting.endpoints
-        given = replace(self._with_qualities(logged), endpoints=endpoints, exploration=router.exploration)
+        given = self._with_qualities(logged)._replace(endpoints=endpoints, exploration=router.exploration)
         return decide(standing_in(given, router, logged=logged, routers=routers, known=known))
 
     def _of(self, setting: Setting) -> tuple[NamedRouter, Mapping[str, NamedRouter], KnownNames]:
@@ -126,7 +126,7 @@ class ChallengerDecisions:
             return logged.given
         found = model.predict(logged.prompt.text, tuple(names.values()))
         qualities = {name: found[known_as] for name, known_as in names.items() if known_as in found}
-        return replace(logged.given, qualities=qualities, risk_table=model.risk_table)
+        return logged.given._replace(qualities=qualities, risk_table=model.risk_table)
 
 
 def standing_in(
@@ -146,8 +146,8 @@ def standing_in(
     try:
         resolved = resolve(logged.asked, logged.overlay, routers=places, known=known)
     except InvalidRequestError:
-        return replace(given, endpoints=())
-    return replace(given, alternatives=resolved.alternatives)
+        return given._replace(endpoints=())
+    return given._replace(alternatives=resolved.alternatives)
 
 
 def logging_probabilities(logged: LoggedDecision) -> tuple[dict[str, float], bool]:
@@ -174,7 +174,7 @@ def logging_probabilities(logged: LoggedDecision) -> tuple[dict[str, float], boo
         probabilities = acting
         if name != given.router_name:
             router = logged.setting.routers[name]
-            own = replace(given, exploration=router.exploration)
+            own = given._replace(exploration=router.exploration)
             own = standing_in(own, router, logged=logged, routers=logged.setting.routers, known=known)
             probabilities = _probabilities(decide(own))
         for endpoint_name, probability in probabilities.items():

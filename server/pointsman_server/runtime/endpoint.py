@@ -40,8 +40,10 @@ GAP_COUNT_GAIN = 0.05
 TOKENS_PER_ESTIMATED_MAX = 10.0
 """Tokens of a script that we estimate wrongly are a few times as many or as few; what is beyond was not streamed at all."""
 READ_TICK_S = 0.5
-"""What changes with time alone is projected in steps of this: at most two recomputations per endpoint and second, each
-endpoint's at moments of its own."""
+"""What changes with time alone is projected in steps of this while calls are under way, whose silence says more with every
+second: at most two recomputations per endpoint and second, each endpoint's at moments of its own."""
+IDLE_READ_TICK_S = 1.0
+"""Likewise where nothing is under way: doubt grows, and errors are forgotten, by the minute."""
 
 HEALTH_KINDS = frozenset(
     {
@@ -111,9 +113,10 @@ class EndpointState:
     def runtime(self, now_s: float) -> EndpointRuntime:
         """The state at `now_s`. The very same object until something is written or a tick passes."""
         if not self.read_from_s <= now_s < self.read_until_s:
-            tick = math.floor((now_s - self._tick_offset_s) / READ_TICK_S)
-            self.read_from_s = tick * READ_TICK_S + self._tick_offset_s
-            self.read_until_s = self.read_from_s + READ_TICK_S
+            tick_s = READ_TICK_S if self.in_flight_count else IDLE_READ_TICK_S
+            tick = math.floor((now_s - self._tick_offset_s) / tick_s)
+            self.read_from_s = tick * tick_s + self._tick_offset_s
+            self.read_until_s = self.read_from_s + tick_s
             self.reading = self._read(self.read_from_s)
             self.may_be_restrained = (
                 self._rate_limited_until_s > self.read_from_s or not self.breaker.is_closed or self.limits.may_bind
@@ -128,10 +131,25 @@ class EndpointState:
         )
         if breaker is BreakerState.CLOSED and wait_s <= 0.0:
             return self.reading
-        return self.reading._replace(
-            breaker=breaker,
-            retry_after_s=wait_s if wait_s > 0.0 else None,
-            breaker_open_s=self.breaker.retry_after_s(now_s) if breaker is BreakerState.OPEN else None,
+        open_s = self.breaker.retry_after_s(now_s) if breaker is BreakerState.OPEN else None
+        # `_replace` would take as long again as all of this.
+        ttft_s, gap_s, error_rate, load, _, _, count, age_s, slope, length, marginal_s, marginal_s_per_token, _ = (
+            self.reading
+        )
+        return EndpointRuntime(
+            ttft_s,
+            gap_s,
+            error_rate,
+            load,
+            breaker,
+            wait_s if wait_s > 0.0 else None,
+            count,
+            age_s,
+            slope,
+            length,
+            marginal_s,
+            marginal_s_per_token,
+            open_s,
         )
 
     def _read(self, now_s: float) -> EndpointRuntime:

@@ -30,7 +30,7 @@ from pointsman_server.chat import RequestAllowance
 from pointsman_server.decision.types import RuntimeSnapshot
 from pointsman_server.errors import UpstreamErrorKind
 from pointsman_server.runtime.breaker import Breaker, BreakerRules
-from pointsman_server.runtime.endpoint import HEALTH_KINDS, READ_TICK_S, EndpointState
+from pointsman_server.runtime.endpoint import HEALTH_KINDS, IDLE_READ_TICK_S, EndpointState
 from pointsman_server.runtime.summary import RuntimeSummary
 from pointsman_server.runtime.waiting import WaitingCall
 
@@ -318,6 +318,6 @@ class RuntimeTracker:
 
 
 def _tick_offset_s(name: str) -> float:
-    """When within `READ_TICK_S` an endpoint is read anew. Were it the same moment for all of them, one decision in each tick
+    """When within `IDLE_READ_TICK_S` an endpoint is read anew. Were it the same moment for all of them, one decision in each tick
     would work out a whole catalog: 2.6 ms for 200 endpoints that are in use."""
-    return READ_TICK_S * crc32(name.encode("utf-8")) / 2**32
+    return IDLE_READ_TICK_S * crc32(name.encode("utf-8")) / 2**32
