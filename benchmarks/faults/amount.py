@@ -18,7 +18,7 @@ class Amount:
     call_count: int = 20
     """Calls of each kind in A4 to A7, A11 and A12."""
     loris_count: int = 200
-    loris_round_count: int = 4
+    loris_round_count: int = 8
     """How often healthy traffic is measured in A8 without them and then with them. A p99 takes thousands of calls, and what
     else the machine does should meet both alike."""
     reading_s: float = 10.0

@@ -15,7 +15,8 @@ def is_out_of_reach(alternatives: Sequence[Policy], endpoints: Sequence[Endpoint
     reasons. Open breakers don't count, since where nothing but them is left `decide` tries an endpoint all the same, the
     best by what is expected; nor do requests with bounds, whose rejections tell what was expected.
     """
-    free = [endpoint for endpoint in endpoints if not is_limited(snapshot.of(endpoint.name))]
-    if len(free) == len(endpoints) or any(policy.bounds for policy in alternatives):
+    limited = {name for name, runtime in snapshot.by_endpoint.items() if is_limited(runtime)}
+    if not limited or any(policy.bounds for policy in alternatives):
         return False
+    free = [endpoint for endpoint in endpoints if endpoint.name not in limited]
     return not any(None in outside(free, policy.space) for policy in alternatives)

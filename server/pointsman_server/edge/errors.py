@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import lru_cache, singledispatch
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -47,6 +47,11 @@ MESSAGE_LENGTH_MAX = 1_000
 """Characters of a status message, so that the details still fit beside it."""
 TYPE_PREFIX = "type.googleapis.com/"
 """What the type of a packed message is known by."""
+QUOTA_COUNT_MAX = 16
+"""Providers that a refusal names."""
+KEPT_QUOTA_COUNT_MAX = 64
+"""Sets of providers of which is kept how they are told; 2 kB each."""
+PROVIDER_LIMITS = "this provider limits our rate for now"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
 
@@ -198,20 +203,26 @@ def _(error: EndpointsUnavailableError) -> Failure:
             metadata,
             retry,
         )
-    names = sorted([candidate.endpoint.provider for candidate in error.waiting])
+    names = tuple(sorted({candidate.endpoint.provider for candidate in error.waiting}))
     return _status(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         str(error),
         error_reason_pb2.ERROR_REASON_ENDPOINTS_RATE_LIMITED,
         metadata,
         retry,
-        _quota(dict.fromkeys(names), "this provider limits our rate for now"),
+        _kept_provider_quota(names[:QUOTA_COUNT_MAX]),
     )
 
 
 def _quota(subjects: Iterable[str], description: str) -> QuotaFailure:
     violations = [QuotaFailure.Violation(subject=subject, description=description) for subject in subjects]
-    return QuotaFailure(violations=violations[:16])
+    return QuotaFailure(violations=violations[:QUOTA_COUNT_MAX])
+
+
+@lru_cache(maxsize=KEPT_QUOTA_COUNT_MAX)
+def _kept_provider_quota(providers: tuple[str, ...]) -> QuotaFailure:
+    """What limits our rate for now. Not to be changed: who is refused a hundred times a second is told the same each time."""
+    return _quota(providers, PROVIDER_LIMITS)
 
 
 @_failure.register
@@ -259,7 +270,7 @@ def _(error: AttemptsExhaustedError) -> Failure:
     if kinds == {UpstreamErrorKind.RATE_LIMITED}:
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
         providers = dict.fromkeys(failure.endpoint_name.rpartition("@")[2] for failure in error.failures)
-        details.append(_quota(providers, "this provider limits our rate for now"))
+        details.append(_quota(providers, PROVIDER_LIMITS))
     elif kinds <= {UpstreamErrorKind.REJECTED, UpstreamErrorKind.AUTHENTICATION} and not error.is_budget_spent:
         # Trying again changes nothing until the request or the configuration does.
         code = grpc.StatusCode.FAILED_PRECONDITION

@@ -56,6 +56,7 @@ PAGE_SIZE_MAX = 1000
 PAGE_TOKEN_LENGTH_MAX = 300
 JSON_DEPTH_MAX = 64
 """Deeper JSON than any schema needs; also far from Python's own recursion limit."""
+PLAIN_ROLES = (chat_pb2.ROLE_USER, chat_pb2.ROLE_SYSTEM, chat_pb2.ROLE_ASSISTANT)
 RISK_MIN = 0.01
 RISK_MAX = 0.5
 
@@ -201,13 +202,16 @@ def _conversation(
         violations.add("conversation.messages", "is empty; expected at least one message")
     if violations.count("conversation.messages", conversation.messages, MESSAGE_COUNT_MAX):
         for index, message in enumerate(conversation.messages):
-            _message(f"conversation.messages[{index}]", message, violations)
+            if not _is_plain(message):
+                _message(f"conversation.messages[{index}]", message, violations)
         if conversation.messages and conversation.messages[-1].role not in (
             chat_pb2.ROLE_USER,
             chat_pb2.ROLE_TOOL,
             chat_pb2.ROLE_UNSPECIFIED,  # Reported by the message itself.
         ):
             violations.add("conversation.messages", "must end with a turn of the user or of a tool")
+    if conversation.messages and len(conversation.ListFields()) == 1:
+        return  # The usual case: a conversation of messages alone.
     tool_names = _tools(conversation, violations)
     if conversation.HasField("tool_choice"):
         _tool_choice(conversation.tool_choice, tool_names, violations)
@@ -215,6 +219,13 @@ def _conversation(
         _response_format(conversation.response_format, violations)
     if conversation.HasField("sampling"):
         _sampling(conversation.sampling, violations)
+
+
+def _is_plain(message: chat_pb2.Message) -> bool:
+    """Whether it is what most messages are, a role and one text, in which nothing can be wrong."""
+    if message.role not in PLAIN_ROLES or len(message.ListFields()) != 2 or len(message.parts) != 1:
+        return False
+    return bool(message.parts[0].text.text)
 
 
 def _message(path: str, message: chat_pb2.Message, violations: Violations) -> None:
