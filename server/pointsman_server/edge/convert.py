@@ -216,11 +216,13 @@ def conversation_from_proto(message: chat_pb2.Conversation) -> chat.Conversation
 def _message_from_proto(message: chat_pb2.Message) -> chat.Message:
     return chat.Message(
         role=_ROLE_FROM_PROTO[message.role],
-        parts=tuple(_part_from_proto(part) for part in message.parts),
+        parts=tuple([_part_from_proto(part) for part in message.parts]),
         name=message.name or None,
         tool_calls=tuple(
-            chat.ToolCall(call.id, call.name, call.arguments_json, call.signature or None)
-            for call in message.tool_calls
+            [
+                chat.ToolCall(call.id, call.name, call.arguments_json, call.signature or None)
+                for call in message.tool_calls
+            ]
         ),
         tool_call_id=message.tool_call_id or None,
     )
