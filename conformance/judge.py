@@ -84,6 +84,8 @@ def _caller_differences(expect: JsonObject, seen: Seen) -> Iterable[str]:
     wanted: JsonObject = {"status": "OK", "reason": "", "retry_after": False, "violations": [], **expect}
     for key, pattern in wanted.items():
         yield from mismatches(pattern, got[key], key)
+    if seen.status != wanted["status"] and seen.message and "message" not in expect:
+        yield f"message is {json.dumps(seen.message)}, which may say why"
 
 
 async def _closed(upstream: ScriptedUpstream, patience_s: float) -> bool:

@@ -80,6 +80,17 @@ async def test_a_client_that_does_nothing_passes_no_scenario(name: str) -> None:
         assert await differences(scenario, SEEN, stage, close_patience_s=0.01) != []
 
 
+async def test_a_failure_that_nobody_expected_is_told_with_its_message() -> None:
+    """A client that says UNAVAILABLE also says why; what a scenario expects needs no explanation."""
+    scenario = SCENARIOS["watch-endpoints"]
+    failed = replace(SEEN, status="UNAVAILABLE", message="io exception")
+    left = replace(SEEN, status="CANCELLED", message="cancelled", responses=tuple(expected_responses(scenario)))
+    async with staged(scenario) as stage:
+        found = await differences(scenario, failed, stage)
+        assert 'message is "io exception", which may say why' in found
+        assert await differences(scenario, left, stage) == []
+
+
 async def test_a_call_that_is_left_open_upstream_is_told() -> None:
     """A provider's connection that nobody closes is a difference, and one that was closed is none."""
     scenario = SCENARIOS["cancel-midway"]
