@@ -169,7 +169,7 @@ class Guard:
         async def unary_stream(received: bytes, context: Context) -> None:
             ended = await self._run(method, context, lambda: handler.unary_stream(decode(received), context))
             if (failure := ended.failure) is not None:
-                # A stream may end in a status without an exception, which would take a tenth of a refusal's time.
+                # A stream may end in a status without an exception, which would take a twentieth of a refusal's time.
                 context.set_code(failure.code)
                 context.set_details(failure.message)
                 context.set_trailing_metadata(failure.trailing_metadata())
