@@ -90,6 +90,57 @@ def test_who_has_left_waits_no_more(ends: Callable[[Attempt], None]) -> None:
     assert expected_ttft_s(tracker, 60.0) < 2.0 * before_s
 
 
+def gave_up(tracker: RuntimeTracker, *, count: int) -> None:
+    """So many calls, two a second from 0 on, are left after a second and a half without a token: as when hedges win."""
+    for number in range(count):
+        start_s = 0.5 * number
+        tracker.start(NAME, input_token_count=500, now_s=start_s).cancel(start_s + 1.5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_hang_is_not_forgotten_with_those_who_gave_up(seed: int) -> None:
+    """When all have left that waited in vain, the endpoint looks the slower the longer they are gone; half a minute later
+    only their waits are held against it, and it may be looked at again."""
+    tracker, _ = settled(seed)
+    before_s = expected_ttft_s(tracker, 0.0)
+    gave_up(tracker, count=4)
+    soon_s, later_s = expected_ttft_s(tracker, 4.0), expected_ttft_s(tracker, 8.0)
+    assert 5.0 * before_s < soon_s < later_s, f"seed {seed}"
+    assert expected_ttft_s(tracker, 40.0) < 2.0, f"seed {seed}"
+
+
+def test_one_answer_ends_what_those_said_who_gave_up() -> None:
+    """An answer to a call that began before the hang proves nothing; one to a call that began in it is a sign of life."""
+    tracker, _ = settled(1)
+    early = tracker.start(NAME, input_token_count=500, now_s=-0.1)
+    gave_up(tracker, count=4)
+    early.first_token(3.5)
+    hung_s = expected_ttft_s(tracker, 4.0)
+    tracker.start(NAME, input_token_count=500, now_s=4.0).first_token(4.4)
+    assert expected_ttft_s(tracker, 4.5) < 0.5 * hung_s
+
+
+def test_who_gave_up_long_ago_is_forgotten() -> None:
+    """A minute after others gave up, one late call makes the endpoint look no slower than it would by itself."""
+    with_others, alone = WaitingRoom(), WaitingRoom()
+    level = Level(0.0, 0.1, 0.3, 0.0, 0.0)
+    with_others.gave_up(30.0, level, now_s=30.0)
+    for room in (with_others, alone):
+        room.enter(WaitingCall(90.0, 0.0, 10.0))
+    delays = [room.delay(100.0, lambda _load, _length: level, usual_s=1.0) for room in (with_others, alone)]
+    assert delays[0] == delays[1]
+    assert delays[1] is not None
+
+
+def test_who_gave_up_in_good_time_says_nothing() -> None:
+    """Calls that are left sooner than answers usually come raise no suspicion, however many they are."""
+    tracker, _ = settled(1)
+    before_s = expected_ttft_s(tracker, 0.0)
+    for number in range(50):
+        tracker.start(NAME, input_token_count=500, now_s=0.1 * number).cancel(0.1 * number + 0.1)
+    assert expected_ttft_s(tracker, 5.5) < 1.5 * before_s
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("rate", [3.0, 30.0])
 def test_ordinary_waits_raise_no_alarm(seed: int, rate: float) -> None:
@@ -179,6 +230,6 @@ def test_the_room_is_bounded() -> None:
         room.enter(call)
     assert len(room._calls) == WAITING_COUNT_MAX
     assert room._calls[0] == calls[0]
-    room.answered(calls[500])
+    room.answered(calls[500].started_s)
     assert not room
     room.leave(calls[999])

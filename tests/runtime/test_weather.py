@@ -131,15 +131,13 @@ def test_dead_provider(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_forty_percent_fast_errors(seed: int) -> None:
-    """Fast errors in two of five calls look slow within ten calls, and open the breaker within forty."""
+    """Fast errors in two of five calls come to cost seconds within twenty calls; after them the breaker is closed."""
     simulation = Simulation(seed)
     before = simulation.settled()
     states = list(simulation.run(FLAKY, step_count=40))
-    opened = next((count for count, runtime in enumerate(states) if runtime.breaker is BreakerState.OPEN), None)
-    assert opened is not None, f"seed {seed}"
     assert before.ttft_s is not None
-    means = [runtime.ttft_s.mean for runtime in states if runtime.ttft_s is not None]
-    assert max(means) > before.ttft_s.mean, f"seed {seed}"
+    means = [runtime.ttft_s.mean for runtime in states[:20] if runtime.ttft_s is not None]
+    assert max(means) > before.ttft_s.mean + 2.0, f"seed {seed}"
     calm = list(simulation.run(FAIR, step_count=300))
     assert calm[-1].breaker is BreakerState.CLOSED, f"seed {seed}"
 

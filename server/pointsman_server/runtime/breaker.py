@@ -24,12 +24,13 @@ class BreakerRules:
     consecutive_failure_count: int = 5
     """Failures in a row that open it: at 5 % errors by chance once in three million calls, for a dead provider within
     a second of traffic."""
-    failure_share: float = 0.35
-    """Share of failures among the last calls that opens it: with one more try every eighth request would still fail.
-    Catches what answers now and then."""
+    failure_share: float = 0.6
+    """Share of failures among the last calls that opens it: what fails more often than it answers, beyond chance. What fails
+    less often is dear (`failures`), and so is left where others are nearly as good; but where all others are overloaded
+    or slow, to do without it would be dearer yet."""
     failure_share_call_count: int = 20
     """Calls that the share is taken of: a number and not a time, so that it is noticed equally soon under any load, and
-    by failures alone, not by many good calls of a moment ago. At 5 % errors seven of 20 fail by chance once in 30,000."""
+    by failures alone, not by many good calls of a moment ago. At 30 % errors 12 of 20 fail by chance once in 200 times."""
     failure_share_s: float = 60.0
     """Calls that ended longer ago don't count. Those before it opened do: of an endpoint that fails now and then one good
     trial says little, and the next failure opens it again."""
@@ -38,6 +39,8 @@ class BreakerRules:
     open_s_max: float = 10.0
     """Each failed trial doubles the time up to this: recovery is noticed within ten seconds, at the price of one call in
     that time that fails over, or of a probe."""
+    open_s_min: float = 1.0
+    """However late a trial fails, which has been part of that time, the next one is not made at once."""
     open_s_authentication: float = 300.0
     """After a refused key: a key doesn't heal by itself, but its quota or its billing may."""
     forgiven_after_s: float = 120.0
@@ -165,7 +168,7 @@ class Breaker:
         self._change(now_s, is_open=True)
         self._open_until_s = now_s + open_s
         if tried_s is not None:
-            self._open_until_s = max(now_s + rules.open_s_first, tried_s + open_s)
+            self._open_until_s = max(now_s + rules.open_s_min, tried_s + open_s)
 
     def _change(self, now_s: float, *, is_open: bool) -> None:
         self._is_open = is_open

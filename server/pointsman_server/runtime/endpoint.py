@@ -223,9 +223,9 @@ class EndpointState:
 
     def saw_answer(self, call: WaitingCall, *, now_s: float) -> None:
         """A call that was made here has its first token."""
-        self._waiting.answered(call)
         self.saw_sign_of_life(now_s)
-        self.saw_first_token(max(0.0, now_s - call.started_s), load=call.load, length=call.length, now_s=now_s)
+        ttft_s = max(0.0, now_s - call.started_s)
+        self.saw_first_token(ttft_s, started_s=call.started_s, load=call.load, length=call.length, now_s=now_s)
 
     def saw_stream(self) -> None:
         """An answer tells of its tokens as they come; from now on its silence says something."""
@@ -238,8 +238,11 @@ class EndpointState:
             self.read_until_s = -math.inf
         self._token_s = max(self._token_s, now_s)
 
-    def saw_first_token(self, ttft_s: float, *, load: float, length: float | None, now_s: float) -> None:
-        """An answer began."""
+    def saw_first_token(
+        self, ttft_s: float, *, started_s: float, load: float, length: float | None, now_s: float
+    ) -> None:
+        """An answer began, of a call that began at `started_s`."""
+        self._waiting.answered(started_s)
         self._ttft.observe(ttft_s, now_s=now_s, load=load, length=length)
         self._written(now_s)
 
@@ -266,6 +269,7 @@ class EndpointState:
 
     def saw_wait(self, duration_s: float, *, load: float, length: float | None, now_s: float) -> None:
         """A call waited so long for its first token, in vain."""
+        self._waiting.gave_up(duration_s, self._ttft.level(now_s, load=load, length=length), now_s=now_s)
         self._ttft.observe_at_least(duration_s, now_s=now_s, load=load, length=length)
         self.read_until_s = -math.inf
 

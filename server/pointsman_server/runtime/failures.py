@@ -31,6 +31,12 @@ USUAL_HALF_LIFE_S = 300.0
 """and of minutes, where calls are rare."""
 SHARE_MAX = 0.9
 """Odds of nine to one; beyond that the breaker is open."""
+RETRIED_ODDS = 0.2
+"""Failures for each success that may be tried again unseen (`execution.budgets.RETRY_SHARE`); what fails beyond that, a
+caller sees,"""
+SEEN_S = 10.0
+"""which costs as much as so many seconds: to notice it, to ask again. An assumption. An endpoint that fails so often is left
+where another is nearly as good, and yet used where all others are worse by that: to do without it would cost more."""
 COST_GAIN = 0.2
 """What a failure costs is the mean of the last five: a timeout now says more than a refusal an hour ago."""
 
@@ -60,7 +66,8 @@ class FailureOdds:
         self._add(failed=True, now_s=now_s)
 
     def cost_s(self, now_s: float) -> float:
-        """Seconds that failures cost a call before it succeeds, to be expected at `now_s`: odds times what one costs."""
+        """Seconds that failures cost a call before it succeeds, to be expected at `now_s`: odds times what one costs, and
+        `SEEN_S` for those that are more than may be tried again."""
         if self._cost_s == 0.0:
             return 0.0
         elapsed_s = max(0.0, now_s - self._seen_s)
@@ -69,7 +76,8 @@ class FailureOdds:
         seen = self._failure_count + SPELL_SHARE * SPELL_SHARE_CALL_COUNT
         spell = max(usual, seen / (self._call_count + SPELL_SHARE_CALL_COUNT))
         share = min(SHARE_MAX, usual + _chance(evidence) * (spell - usual))
-        return self._cost_s * share / (1.0 - share)
+        odds = share / (1.0 - share)
+        return self._cost_s * odds + SEEN_S * max(0.0, odds - RETRIED_ODDS)
 
     def _add(self, *, failed: bool, now_s: float) -> None:
         elapsed_s = max(0.0, now_s - self._seen_s)

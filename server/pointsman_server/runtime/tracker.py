@@ -241,11 +241,12 @@ class RuntimeTracker:
         """Take in a call that was made without us and has just ended."""
         endpoint = self._endpoint(observation.endpoint_name)
         ttft_s, duration_s = observation.ttft_s, observation.duration_s
-        admission = endpoint.breaker.admission_of(now_s - (duration_s or ttft_s or 0.0))
+        started_s = now_s - (duration_s or ttft_s or 0.0)
+        admission = endpoint.breaker.admission_of(started_s)
         # Of the load that this call met only our own part is known.
         load, length = endpoint.in_flight_count, observation.input_token_count
         if ttft_s is not None:
-            endpoint.saw_first_token(ttft_s, load=load, length=length, now_s=now_s)
+            endpoint.saw_first_token(ttft_s, started_s=started_s, load=load, length=length, now_s=now_s)
             token_count = observation.output_token_count
             if duration_s is not None and duration_s >= ttft_s and token_count is not None:
                 endpoint.saw_length(token_count - 1)

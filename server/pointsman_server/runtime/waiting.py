@@ -40,6 +40,10 @@ STALL_S_MIN = 1.0
 STALL_GAP_COUNT = 20.0
 """A silence of so many usual gaps is as rare as a wait of `STRAGGLER_RATIO` medians: pieces come by the dozen."""
 
+VAIN_S = 30.0
+"""What those say who gave up fades away in so much time: an endpoint that everybody left is worth another look within half
+a minute."""
+
 _LOG_STRAGGLER_RATIO = math.log(STRAGGLER_RATIO)
 _SQRT_2 = math.sqrt(2.0)
 
@@ -65,40 +69,64 @@ class WaitingCall(NamedTuple):
 
 class WaitingRoom:
     """The calls of one endpoint that wait for their first token and that none that began later has overtaken: at most
-    `WAITING_COUNT_MAX`, those that began first."""
+    `WAITING_COUNT_MAX`, those that began first; and what those said that waited in vain since somebody was answered."""
 
-    __slots__ = ("_calls",)
+    __slots__ = ("_answered_from_s", "_calls", "_vain_from_s", "_vain_s", "_vain_surprise")
 
     def __init__(self) -> None:
         self._calls: deque[WaitingCall] = deque()
+        self._answered_from_s = -math.inf
+        """When the last of those began that were answered."""
+        # Of those who gave up since: when the first of them began, how surprising their waits were in all, and when that was.
+        self._vain_from_s = math.inf
+        self._vain_surprise = 0.0
+        self._vain_s = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self._calls)
+        return bool(self._calls) or self._vain_surprise > 0.0
 
     def enter(self, call: WaitingCall) -> None:
         """A call begins."""
         if len(self._calls) < WAITING_COUNT_MAX:
             self._calls.append(call)
 
-    def answered(self, call: WaitingCall) -> None:
-        """A call has its first token; whoever began no later is not waiting for a sign of life any more."""
-        while self._calls and self._calls[0].started_s <= call.started_s:
+    def answered(self, started_s: float) -> None:
+        """A call that began then has its first token; whoever began no later is not waiting for a sign of life any more."""
+        while self._calls and self._calls[0].started_s <= started_s:
             self._calls.popleft()
+        self._answered_from_s = max(self._answered_from_s, started_s)
+        if started_s >= self._vain_from_s:
+            self._vain_from_s, self._vain_surprise = math.inf, 0.0
 
     def leave(self, call: WaitingCall) -> None:
         """A call ends in vain."""
         with suppress(ValueError):
             self._calls.remove(call)
 
+    def gave_up(self, wait_s: float, level: Level | None, *, now_s: float) -> None:
+        """A call waited so long in vain. `level` is where the time to first token stood for it; None: it is not known."""
+        started_s = now_s - wait_s
+        if level is None or wait_s <= 0.0 or started_s <= self._answered_from_s:
+            return
+        before = self._vain(now_s)
+        self._vain_from_s = min(self._vain_from_s, started_s) if before > 0.0 else started_s
+        self._vain_surprise = min(SURPRISE_MAX, before + wait_surprise(wait_s, level))
+        self._vain_s = now_s
+
+    def _vain(self, now_s: float) -> float:
+        """What is left of the surprise of those who gave up."""
+        return self._vain_surprise * max(0.0, 1.0 - max(0.0, now_s - self._vain_s) / VAIN_S)
+
     def delay(self, now_s: float, level_of: Callable[[float, float], Level | None], *, usual_s: float) -> Delay | None:
-        """What is to be expected by those who wait; None as long as nobody waits for unusually long.
+        """What is to be expected by those who wait, or gave up; None as long as nobody waits for unusually long.
 
         Args:
             now_s: The instant.
             level_of: Where the time to first token stands, at a load and for a length of the input.
             usual_s: The median time to first token.
         """
-        surprise = 0.0
+        surprise = self._vain(now_s)
+        since_s = self._vain_from_s if surprise > 0.0 else math.inf
         for call in self._calls:
             wait_s = now_s - call.started_s
             if wait_s <= EARLY_SHARE * usual_s:
@@ -111,7 +139,9 @@ class WaitingRoom:
                 break
         if surprise <= 0.0:
             return None
-        return Delay(_chance(surprise), REMAINING_RATIO * max(0.0, now_s - self._calls[0].started_s))
+        if self._calls:
+            since_s = min(since_s, self._calls[0].started_s)
+        return Delay(_chance(surprise), REMAINING_RATIO * max(0.0, now_s - since_s))
 
 
 def wait_surprise(wait_s: float, level: Level) -> float:
