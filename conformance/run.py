@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from conformance.clients import Language, build, environment
 from conformance.judge import differences
 from conformance.runner import RunnerError, running
 from conformance.scenario import Scenario
-from conformance.stage import staged
+from conformance.stage import Stage, staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,13 @@ async def outcomes(language: Language, scenarios: Iterable[Scenario]) -> dict[st
     """
     await asyncio.to_thread(build, language.name)
     found: dict[str, Outcome] = {}
+    targets: set[str] = set()
     async with running(language.run, folder=language.folder, environment=environment()) as runner:
         for scenario in scenarios:
-            async with staged(scenario, behind_envoy=language.behind_envoy) as stage:
+            async with AsyncExitStack() as stack:
+                stage = await at_new_target(
+                    stack, partial(staged, scenario, behind_envoy=language.behind_envoy), targets
+                )
                 try:
                     seen = await runner.call(scenario, stage)
                 except RunnerError as error:
@@ -42,6 +48,21 @@ async def outcomes(language: Language, scenarios: Iterable[Scenario]) -> dict[st
                     different = tuple(await differences(scenario, seen, stage))
                     found[scenario.name] = outcome_of(different, language.impossible.get(scenario.name, ""))
     return found
+
+
+async def at_new_target(
+    stack: AsyncExitStack, make: Callable[[], AbstractAsyncContextManager[Stage]], targets: set[str]
+) -> Stage:
+    """A stage where none of `targets` was, of which it becomes one.
+
+    The system hands out a port anew now and then. A client that has found nobody there, when the server of an earlier
+    scenario had ended, fails at once for some seconds, as it should. A stage at such a port keeps it while another is made.
+    """
+    while True:
+        stage = await stack.enter_async_context(make())
+        if stage.target not in targets:
+            targets.add(stage.target)
+            return stage
 
 
 def outcome_of(found: tuple[str, ...], impossible: str) -> Outcome:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from polyglot.toolchains import require
 from conformance.clients import LANGUAGES, CommandError, execute
 from conformance.judge import differences, merged, mismatches
 from conformance.report import matrix
-from conformance.run import Outcome, outcome_of
+from conformance.run import Outcome, at_new_target, outcome_of
 from conformance.runner import RunnerError, Seen, running
 from conformance.scenario import Scenario, load_scenarios
 from conformance.stage import Stage, staged
@@ -139,6 +141,26 @@ async def test_a_runner_that_fails_is_no_client_that_passes(command: str, messag
     ):
         with pytest.raises(RunnerError, match=message):
             await runner.call(scenario, stage)
+
+
+async def test_no_two_scenarios_are_played_at_one_address() -> None:
+    """Where a port comes again the stage that has it stays, so that it can't come once more, until one has another; all end
+    with the block."""
+    ports, ended = iter((1, 2, 1, 2, 3)), []
+
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Stage]:
+        stage = Stage(f"127.0.0.1:{next(ports)}", None, {}, None)
+        yield stage
+        ended.append(stage.target)
+
+    targets: set[str] = set()
+    for expected, left in (("127.0.0.1:1", 1), ("127.0.0.1:2", 1), ("127.0.0.1:3", 3)):
+        ended.clear()
+        async with AsyncExitStack() as stack:
+            assert (await at_new_target(stack, make, targets)).target == expected
+            assert ended == []
+        assert len(ended) == left
 
 
 def test_what_is_said_to_be_impossible_must_fail() -> None:
