@@ -174,6 +174,22 @@ def test_one_good_trial_does_not_make_up_for_what_fails_now_and_then() -> None:
     assert breaker.state(34.0) is BreakerState.CLOSED
 
 
+@pytest.mark.parametrize(("failure_count", "state"), [(11, BreakerState.CLOSED), (12, BreakerState.OPEN)])
+def test_what_mostly_fails_is_closed_off_and_what_often_does_is_not(failure_count: int, state: BreakerState) -> None:
+    """By the rules that are shipped, of twenty calls twelve may fail, one of which is the last, and never five in a row."""
+    breaker = Breaker(BreakerRules())
+    failures = [number % 5 < 3 for number in range(20)][::-1]
+    failures[failures.index(True)] = failure_count == 12
+    assert sum(failures) == failure_count
+    for number, fails in enumerate(failures):
+        call = breaker.start(float(number))
+        if fails:
+            breaker.fail(call, is_authentication=False, now_s=float(number))
+        else:
+            breaker.succeed(call, now_s=float(number))
+    assert breaker.state(20.0) is state
+
+
 def test_a_trial_that_fails_late_was_part_of_the_time() -> None:
     """The time to the next trial counts from the start of this one, but that is never made at once."""
     breaker = Breaker(RULES)

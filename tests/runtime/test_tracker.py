@@ -9,10 +9,16 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pointsman_server.decision.types import BreakerState, EndpointRuntime, RuntimeSnapshot
+from pointsman_server.decision.types import BreakerState, EndpointRuntime, Latency, RuntimeSnapshot
 from pointsman_server.errors import UpstreamErrorKind
-from pointsman_server.runtime.breaker import BreakerRules
-from pointsman_server.runtime.endpoint import IDLE_READ_TICK_S, RATE_LIMIT_S_DEFAULT, RATE_LIMIT_S_MAX
+from pointsman_server.runtime.breaker import Breaker, BreakerRules
+from pointsman_server.runtime.endpoint import (
+    IDLE_READ_TICK_S,
+    RATE_LIMIT_S_DEFAULT,
+    RATE_LIMIT_S_MAX,
+    READ_TICK_S,
+    EndpointState,
+)
 from pointsman_server.runtime.tracker import Attempt, Observation, RuntimeTracker
 
 NAME = "small@north"
@@ -69,6 +75,30 @@ def test_a_catalog_is_not_read_anew_all_at_once() -> None:
     renewed = [sum(before[name] is not after[name] for name in names) for before, after in itertools.pairwise(moments)]
     assert sum(renewed) == len(names)
     assert max(renewed) < len(names) / 10
+
+
+@pytest.mark.parametrize(("call_count", "tick_s"), [(0, IDLE_READ_TICK_S), (1, READ_TICK_S)])
+def test_an_endpoint_at_work_is_read_anew_sooner(call_count: int, tick_s: float) -> None:
+    """While a call is under way its silence says more every half second; where none is, a second is soon enough."""
+    tracker = RuntimeTracker()
+    answered(tracker, 0.0)
+    for _ in range(call_count):
+        started(tracker, 5.0)
+    moments = [runtime_of(tracker, 10.0 + number / 64.0) for number in range(129)]
+    renewed = sum(before is not after for before, after in itertools.pairwise(moments))
+    assert renewed == 2.0 / tick_s
+
+
+def test_a_limit_leaves_all_else_as_it_is() -> None:
+    """Of an endpoint that is limited nothing is told otherwise but for how long it is left alone."""
+    state = EndpointState(Breaker(BreakerRules()), unix_offset_s=None)
+    state.saw_failure(
+        UpstreamErrorKind.RATE_LIMITED, state.breaker.admission_of(0.0), lost_s=0.0, retry_after_s=8.0, now_s=0.0
+    )
+    state.runtime(2.0)
+    slow, slower = Latency(1.0, 2.0, 3.0, 4.0, 5.0), Latency(2.0, 3.0, 4.0, 5.0, 6.0)
+    state.reading = EndpointRuntime(slow, slower, 0.1, 2, BreakerState.CLOSED, None, 3, 4.0, 5.0, 6.0, 7.0, 8.0, None)
+    assert state.runtime(2.0) == state.reading._replace(retry_after_s=6.0)
 
 
 def test_a_call_under_way_is_counted_and_nothing_else_is_known() -> None:

@@ -13,11 +13,21 @@ from hypothesis import strategies as st
 from pointsman_server.decision.types import EndpointRuntime
 from pointsman_server.runtime.level import Level
 from pointsman_server.runtime.tracker import Attempt, RuntimeTracker
-from pointsman_server.runtime.waiting import WAITING_COUNT_MAX, WaitingCall, WaitingRoom, stall, wait_surprise
+from pointsman_server.runtime.waiting import (
+    REMAINING_RATIO,
+    WAITING_COUNT_MAX,
+    Delay,
+    WaitingCall,
+    WaitingRoom,
+    stall,
+    wait_surprise,
+)
 from runtime.lane import NAME, Lane, Truth
 
 SEEDS = range(4)
 TTFT_S = 0.4
+SECOND = Level(0.0, 0.1, 0.3, 0.0, 0.0)
+"""A time to first token of about one."""
 
 
 def settled(seed: int, *, gap_s: float = 0.5, count: int = 100) -> tuple[RuntimeTracker, random.Random]:
@@ -29,6 +39,11 @@ def settled(seed: int, *, gap_s: float = 0.5, count: int = 100) -> tuple[Runtime
         attempt.first_token(start_s + TTFT_S * rng.lognormvariate(0.0, 0.3))
         attempt.succeed(output_token_count=100, now_s=start_s + 1.8)
     return tracker, rng
+
+
+def of_a_second(room: WaitingRoom, now_s: float) -> Delay | None:
+    """What is to be expected where answers take a second."""
+    return room.delay(now_s, lambda _load, _length: SECOND, usual_s=1.0)
 
 
 def runtime_of(tracker: RuntimeTracker, now_s: float) -> EndpointRuntime:
@@ -123,13 +138,40 @@ def test_one_answer_ends_what_those_said_who_gave_up() -> None:
 def test_who_gave_up_long_ago_is_forgotten() -> None:
     """A minute after others gave up, one late call makes the endpoint look no slower than it would by itself."""
     with_others, alone = WaitingRoom(), WaitingRoom()
-    level = Level(0.0, 0.1, 0.3, 0.0, 0.0)
-    with_others.gave_up(30.0, level, now_s=30.0)
+    with_others.gave_up(30.0, SECOND, now_s=30.0)
     for room in (with_others, alone):
         room.enter(WaitingCall(90.0, 0.0, 10.0))
-    delays = [room.delay(100.0, lambda _load, _length: level, usual_s=1.0) for room in (with_others, alone)]
+    delays = [of_a_second(room, 100.0) for room in (with_others, alone)]
     assert delays[0] == delays[1]
     assert delays[1] is not None
+
+
+def test_whom_an_answer_has_overtaken_says_nothing() -> None:
+    """Who gave up, but began before a call that was answered, was a straggler; so is everyone who gave up when a call is
+    answered that began after the first of them."""
+    room = WaitingRoom()
+    room.answered(5.0)
+    room.gave_up(30.0, SECOND, now_s=33.0)
+    assert of_a_second(room, 33.0) is None
+    room.gave_up(29.0, SECOND, now_s=35.0)
+    room.gave_up(27.0, SECOND, now_s=36.0)
+    seen = of_a_second(room, 36.0)
+    room.answered(5.5)
+    assert of_a_second(room, 36.0) == seen is not None
+    room.answered(10.0)
+    assert of_a_second(room, 36.0) is None
+
+
+@pytest.mark.parametrize(("waiting_from_s", "since_s"), [(20.0, 3.0), (1.0, 1.0)])
+def test_a_hang_lasts_since_the_first_who_met_it(waiting_from_s: float, since_s: float) -> None:
+    """Whoever began first and was not answered, gone or waiting still, says for how long nothing has come."""
+    room = WaitingRoom()
+    for started_s, gone_s in ((10.0, 40.0), (3.0, 41.0), (12.0, 42.0)):
+        room.gave_up(gone_s - started_s, SECOND, now_s=gone_s)
+    room.enter(WaitingCall(waiting_from_s, 0.0, 10.0))
+    delay = of_a_second(room, 42.0)
+    assert delay is not None
+    assert delay.expected_s == pytest.approx(REMAINING_RATIO * (42.0 - since_s))
 
 
 def test_who_gave_up_in_good_time_says_nothing() -> None:
