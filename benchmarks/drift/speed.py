@@ -50,6 +50,8 @@ def decision_speed(*, repeat_count: int = REPEAT_COUNT) -> DecisionSpeed:
             attempt = tracker.start(endpoint.name, input_token_count=100, now_s=now_s)
             attempt.first_token(now_s + 0.3 * draws.uniform())
             attempt.succeed(output_token_count=100, now_s=now_s + 0.4 + draws.uniform())
+    # A request that asks for a router as it is gets the router's own alternatives.
+    alternatives = (Policy(preference=PREFERENCE),)
     whole, alone, plain = [], [], []
     for number in range(repeat_count):
         now_s += 0.1
@@ -60,7 +62,7 @@ def decision_speed(*, repeat_count: int = REPEAT_COUNT) -> DecisionSpeed:
             DecisionInput(
                 decision_id="",
                 facts=RequestFacts(input_token_count=100),
-                alternatives=(Policy(preference=PREFERENCE),),
+                alternatives=alternatives,
                 endpoints=endpoints,
                 qualities={"m": QualityPrediction(0.8, 0.1, 100.0)},
                 snapshot=snapshot,

@@ -261,6 +261,8 @@ async def on_fit_machine(measure: Callable[[], Coroutine[None, None, Measured]],
 
 
 async def _limited(amount: Amount) -> Measured:
+    bare = await _bare(amount.limited_s / 2.0)
+    # One of them is a date, and of now: not before.
     limits = _limits()
     body = json.dumps({"error": {"message": "slow down", "code": "rate_limit_exceeded"}})
     providers = {
@@ -270,7 +272,6 @@ async def _limited(amount: Amount) -> Measured:
         for name, limit in limits.items()
     }
     rng = random.Random(len(limits))
-    bare = await _bare(amount.limited_s / 2.0, rng)
     async with Site({**providers, "before": Provided(scripts=(QUICK,))}) as site:
         # There is traffic before everyone refuses: a router's very first calls take five times as long.
         await _answers(site.target, "m0@before", LIMITED_WARM_UP_PER_S, LIMITED_WARM_UP_S, rng)
@@ -283,7 +284,7 @@ async def _limited(amount: Amount) -> Measured:
     well_told = [one for one in refused if one.has_details("RetryInfo", "QuotaFailure")]
     # A caller who may wait for an endpoint does; its deadline can come first.
     late = [one for one in found if one.code is grpc.StatusCode.DEADLINE_EXCEEDED]
-    bare_ms = [_p95_ms(one) for one in (bare, await _bare(amount.limited_s / 2.0, rng))]
+    bare_ms = [_p95_ms(one) for one in (bare, await _bare(amount.limited_s / 2.0))]
     return {
         figures.LIMITED_EXTRA: max(0.0, call_count / len(found) - 1.0) * 100.0,
         figures.LIMITED_EARLY: sum(early_count(seen[name], limit.after_s) for name, limit in limits.items()),
@@ -294,13 +295,13 @@ async def _limited(amount: Amount) -> Measured:
     }
 
 
-async def _bare(seconds: float, rng: random.Random) -> list[Answered]:
+async def _bare(seconds: float) -> list[Answered]:
     """What a gRPC server answers that does nothing but refuse as many calls."""
     status = status_pb2.Status(message="every endpoint that satisfies the constraints is unavailable at the moment")
     status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=5)))
     status.details.add().Pack(QuotaFailure(violations=[_limit_of(name) for name in _limits()]))
     with refusing(COMPLETE, status) as child:
-        return await _answers(f"127.0.0.1:{await port_of(child)}", "", LIMITED_PER_S, seconds, rng)
+        return await _answers(f"127.0.0.1:{await port_of(child)}", "", LIMITED_PER_S, seconds, random.Random(0))
 
 
 def _limit_of(provider: str) -> QuotaFailure.Violation:

@@ -92,8 +92,9 @@ def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> 
             if reason is None:
                 first, choice_reason, probabilities = choose(ranking, given.exploration, given.seed)
                 reason = DecisionReason.FALLBACK if index > 0 else choice_reason
-                # The chosen one comes first, whatever its rank.
-                order = [first, *[row for row in order if row != first]]
+                if first != order[0]:
+                    # The chosen one comes first, whatever its rank.
+                    order = [first, *[row for row in order if row != first]]
             worths = Worths(ranking.utilities, repeat(ranking.columns), range(len(order)), probabilities)
             ranked = _candidates(ranking.drafts, verdicts.where(passes), index, worths)
             eligible += [ranked[row] for row in order]

@@ -91,7 +91,7 @@ def judge(
     structural = _structurals(drafts.endpoints, policy, facts)
     ills = _ills(drafts, tolerated_open_s=tolerated_open_s)
     if not policy.bounds:
-        return Verdicts(list(map(add, structural, ills)), [None] * len(ills))
+        return Verdicts(list(map(add, structural, ills)) if any(ills) else structural, [None] * len(ills))
     reference = _reference(drafts.where([not rejections for rejections in structural]))
     violations = _violations(drafts, policy.bounds, None if reference is None else reference.quality)
     risks = [
