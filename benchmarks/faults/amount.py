@@ -29,8 +29,6 @@ class Amount:
     """Messages of each, a second apart."""
     limited_s: float = 30.0
     """How long everyone answers 429 in B5."""
-    limited_try_count: int = 5
-    """How often B5 is measured at most until the machine is fit to."""
     mixed_count: int = 500
     """Calls with failures of all kinds in F4."""
     completed_count: int = 20_000
@@ -49,7 +47,6 @@ QUICK_AMOUNT = Amount(
     burst_count=100,
     burst_message_count=3,
     limited_s=2.0,
-    limited_try_count=1,
     mixed_count=50,
     completed_count=300,
     cancelled_count=100,

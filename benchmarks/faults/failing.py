@@ -16,8 +16,6 @@ from typing import TypeVar
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import status_pb2
-from google.rpc.error_details_pb2 import QuotaFailure, RetryInfo
 from pointsman.v1.router_service_pb2 import DESCRIPTOR, Execution
 from pointsman_server.providers.scripted import (
     UNKNOWN_HOST,
@@ -60,8 +58,6 @@ DRIP_PAUSE_COUNT = 100
 HEALTHY_PER_S = 50.0
 LIMITED_PER_S = 500.0
 LIMITED_WARM_UP_PER_S, LIMITED_WARM_UP_S = 100.0, 5.0
-BARE_MS_MAX = 2.5
-"""Half the bar of B5. Where a server that does nothing takes longer, the machine is not fit to measure it."""
 LIMITED_DEADLINE_S = 0.2
 """Of the calls of B5: shorter than nearly all waits for an endpoint, which are then refused at once."""
 ON_THE_WAY_S = 0.1
@@ -243,26 +239,6 @@ def _limits() -> dict[str, _Limit]:
 
 async def limited(amount: Amount) -> Measured:
     """B5: every endpoint answers 429 to everything, each with another Retry-After."""
-    return await on_fit_machine(lambda: _limited(amount), try_count=amount.limited_try_count)
-
-
-async def on_fit_machine(measure: Callable[[], Coroutine[None, None, Measured]], *, try_count: int) -> Measured:
-    """What is measured while the machine is fit to, or at the last try.
-
-    On a machine that others share a server that does nothing at all may take longer than the bar, for minutes. Such a one
-    is measured before and after the router, and where it took more than half of the bar all is measured again: what is
-    left out is chosen by the machine alone, and counted.
-    """
-    for unfit_count in itertools.count():
-        measured = await measure()
-        if measured[figures.BARE_TIME] <= BARE_MS_MAX or unfit_count + 1 >= try_count:
-            break
-    return {**measured, figures.UNFIT_COUNT: unfit_count}
-
-
-async def _limited(amount: Amount) -> Measured:
-    bare = await _bare(amount.limited_s / 2.0)
-    # One of them is a date, and of now: not before.
     limits = _limits()
     body = json.dumps({"error": {"message": "slow down", "code": "rate_limit_exceeded"}})
     providers = {
@@ -284,32 +260,18 @@ async def _limited(amount: Amount) -> Measured:
     well_told = [one for one in refused if one.has_details("RetryInfo", "QuotaFailure")]
     # A caller who may wait for an endpoint does; its deadline can come first.
     late = [one for one in found if one.code is grpc.StatusCode.DEADLINE_EXCEEDED]
-    bare_ms = [_p95_ms(one) for one in (bare, await _bare(amount.limited_s / 2.0))]
+    # Where nobody was told well the other figures say so: this one then is of a refusal without details.
+    with refusing(COMPLETE, (well_told or found)[-1].details) as child:
+        target = f"127.0.0.1:{await port_of(child)}"
+        bare = await _answers(target, "", LIMITED_PER_S, amount.limited_s, rng)
     return {
         figures.LIMITED_EXTRA: max(0.0, call_count / len(found) - 1.0) * 100.0,
         figures.LIMITED_EARLY: sum(early_count(seen[name], limit.after_s) for name, limit in limits.items()),
         figures.LIMITED_OTHER: len(found) - len(well_told) - len(late),
         # Whoever is not refused by its deadline has waited for longer than any bar.
-        figures.LIMITED_TIME: _p95_ms(found),
-        figures.BARE_TIME: max(bare_ms),
+        figures.LIMITED_TIME: quantile([one.duration_s for one in found], 0.95) * 1000.0,
+        figures.BARE_TIME: quantile([one.duration_s for one in bare], 0.95) * 1000.0,
     }
-
-
-async def _bare(seconds: float) -> list[Answered]:
-    """What a gRPC server answers that does nothing but refuse as many calls."""
-    status = status_pb2.Status(message="every endpoint that satisfies the constraints is unavailable at the moment")
-    status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=5)))
-    status.details.add().Pack(QuotaFailure(violations=[_limit_of(name) for name in _limits()]))
-    with refusing(COMPLETE, status) as child:
-        return await _answers(f"127.0.0.1:{await port_of(child)}", "", LIMITED_PER_S, seconds, random.Random(0))
-
-
-def _limit_of(provider: str) -> QuotaFailure.Violation:
-    return QuotaFailure.Violation(subject=provider, description="this provider limits our rate for now")
-
-
-def _p95_ms(found: Sequence[Answered]) -> float:
-    return quantile([one.duration_s for one in found], 0.95) * 1000.0
 
 
 async def _answers(target: str, router: str, per_s: float, seconds: float, rng: random.Random) -> list[Answered]:

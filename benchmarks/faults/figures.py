@@ -50,7 +50,6 @@ LIMITED_EARLY = Figure("B5", "everyone answers 429: calls before Retry-After is 
 LIMITED_OTHER = Figure("B5", "everyone answers 429: answers without RetryInfo and QuotaFailure", 0.0, "")
 LIMITED_TIME = Figure("B5", "everyone answers 429: RESOURCE_EXHAUSTED comes within, p95", 5.0, "ms")
 BARE_TIME = Figure("B5", "a gRPC server that does nothing but refuse as many, p95", None, "ms")
-UNFIT_COUNT = Figure("B5", "measured again, because that server alone took longer than 2.5 ms", None, "")
 COMPLETED_GROWTH = Figure("F2", "completed streams: memory grows by", 2.0, "MB")
 CANCELLED_GROWTH = Figure("F3", "cancelled streams: memory grows for each by", 40.0, "bytes")
 LEFT_SOCKETS = Figure("F4", "after all of that and mixed failures: sockets more than before", 0.0, "")
@@ -60,7 +59,7 @@ LEFT_CONNECTIONS = Figure("F4", "after all of that and mixed failures: connectio
 FIGURES = (
     CLOSED_P99, CLOSED_MAX, CANCELLED_OPEN, KILLED_P99, KILLED_MAX, KILLED_OPEN, VANISHED, DEADLINE_LATE, DEADLINE_OPEN,
     TOO_LATE_CALLS, UNSERVED, BEYOND_FAILURE, INEXACT, LORIS_LATE, LORIS_SLOWER, SLOW_READER, BURST_ERRORS, BURST_INEXACT,
-    BURST_MEMORY, ABANDONED, LOSER, LIMITED_EXTRA, LIMITED_EARLY, LIMITED_OTHER, LIMITED_TIME, BARE_TIME, UNFIT_COUNT,
+    BURST_MEMORY, ABANDONED, LOSER, LIMITED_EXTRA, LIMITED_EARLY, LIMITED_OTHER, LIMITED_TIME, BARE_TIME,
     COMPLETED_GROWTH, CANCELLED_GROWTH, LEFT_SOCKETS, LEFT_TASKS, LEFT_CONNECTIONS,
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ from test_docs import page
 
 from benchmarks.faults import figures
 from benchmarks.faults.__main__ import CASES, RESULTS, SOAK, TABLE, told
-from benchmarks.faults.failing import BARE_MS_MAX, early_count, on_fit_machine
+from benchmarks.faults.failing import early_count
 from benchmarks.faults.figures import FIGURES, Measured, Report, Row, Run, quantile, rows_of, shown
 from benchmarks.faults.leaving import LONG_S, Wire, delays_ms
 from benchmarks.faults.site import QUICK, Provided, Seen, Site
@@ -37,26 +37,6 @@ def test_the_worst_run_counts_and_a_bar_may_be_reached() -> None:
     assert (longest.worst, longest.holds) == (260.0, False)
     assert (left_open.worst, left_open.holds) == (None, None)
     assert (vanished.case, vanished.holds) == ("A3", None)
-
-
-@pytest.mark.parametrize(
-    ("bare_ms", "told_ms", "unfit_count"),
-    [((BARE_MS_MAX,), 100.0, 0), ((9.0, 3.0, 1.0), 102.0, 2), ((9.0, 9.0, 9.0, 1.0), 102.0, 2)],
-    ids=["at once", "at the third try", "never"],
-)
-async def test_a_router_is_measured_when_the_machine_is_fit_to(
-    bare_ms: tuple[float, ...], told_ms: float, unfit_count: int
-) -> None:
-    """What is told is of the first try at which a server that does nothing was quick, whatever the router then took, or of
-    the last of three; the tries before it are counted."""
-    tries = iter(enumerate(bare_ms))
-
-    async def measure() -> Measured:
-        number, bare = next(tries)
-        return {figures.LIMITED_TIME: 100.0 + number, figures.BARE_TIME: bare}
-
-    found = await on_fit_machine(measure, try_count=3)
-    assert (found[figures.LIMITED_TIME], found[figures.UNFIT_COUNT]) == (told_ms, unfit_count)
 
 
 async def test_a_router_with_a_core_of_its_own_gives_the_others_back() -> None:
