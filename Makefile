@@ -164,7 +164,7 @@ bench-drift-live: $(STAMP) .venv-litellm ## Routes in real time through a brown-
 	@$(BIN)/python -m benchmarks.drift_live --litellm .venv-litellm/bin/litellm $(ARGS)
 
 .PHONY: bench-faults
-bench-faults: $(STAMP) ## Measures what becomes of streams when callers leave and providers fail, and writes docs/reliability.md; 40 minutes.
+bench-faults: $(STAMP) ## Measures what becomes of streams when callers leave and providers fail, and writes docs/reliability.md; 50 minutes.
 	@GRPC_VERBOSITY=ERROR OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults $(ARGS)
 
 .venv-litellm:
