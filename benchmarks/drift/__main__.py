@@ -25,7 +25,7 @@ from benchmarks.drift.figures import Figures, figures, summaries
 from benchmarks.drift.report import Results, as_json, bar_table, document, markdown, regret_table
 from benchmarks.drift.simulate import ORACLE, POLICIES, run
 from benchmarks.drift.sites import MEASURED, Level, calibrated, sites
-from benchmarks.drift.speed import decision_speed
+from benchmarks.drift.speed import DecisionSpeed, decision_speed
 from benchmarks.drift.traces import TTFT_WEATHER, Traces, together, traces
 from benchmarks.drift.weathers import Scene, Weather, scene
 from benchmarks.harness.machine import this_machine
@@ -120,6 +120,12 @@ def run_all(listed: Sequence[Job], process_count: int) -> tuple[list[Figures], T
     return [one for found, _ in ordered for one in found], together(drawn for _, drawn in ordered)
 
 
+def settled_speed() -> DecisionSpeed:
+    """The speed of decisions alone: the garbage collector is set as the server sets it, and sees nothing of what was simulated."""
+    settle_memory()
+    return decision_speed()
+
+
 def publish(section: str) -> None:
     """Puts the section into docs/runtime.md."""
     page = DOCS / "runtime.md"
@@ -147,17 +153,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     started_s = time.perf_counter()
-    settle_memory()
     listed = jobs(options)
-    speed_before = decision_speed()
+    speed_before = settled_speed()
     found, drawn = run_all(listed, options.processes)
     sparse = None
     if options.data is not None:
         seed_count = 1 if options.quick else SPARSE_SEED_COUNT
         sparse = sparse_figures(options.data / "thefastest_provider_time.csv", seed_count=seed_count)
-    # What was simulated is not to be measured: the garbage collector is set as the server sets it.
-    settle_memory()
-    speeds = (speed_before, decision_speed())
+    speeds = (speed_before, settled_speed())
     results = Results(
         this_machine(),
         tuple(sorted({job.seed for job in listed})),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pointsman.v1 import chat_pb2
@@ -55,6 +58,22 @@ def test_every_message_that_is_wrong_is_told_and_no_other(messages: list[chat_pb
     assert {path.partition("].")[0] + "]" for path in paths if "[" in path} == wrong
     ends_well = bool(messages) and messages[-1].role not in (chat_pb2.ROLE_SYSTEM, chat_pb2.ROLE_ASSISTANT, 99)
     assert ("conversation.messages" in paths) == (not ends_well)
+
+
+@pytest.mark.parametrize(
+    ("field", "extra"),
+    [
+        ("name", {"name": "a" * (NAME_LENGTH_MAX + 1)}),
+        ("tool_calls", {"tool_calls": [chat_pb2.ToolCall(id="1", name="look")]}),
+        ("tool_call_id", {"tool_call_id": "1"}),
+    ],
+)
+def test_what_stands_beside_a_text_is_looked_at(field: str, extra: dict[str, Any]) -> None:
+    """A user's one text is right, and wrong with anything beside it that may not stand there."""
+    plain = chat_pb2.Message(role=chat_pb2.ROLE_USER, parts=[TEXT])
+    wrong = chat_pb2.Message(role=chat_pb2.ROLE_USER, parts=[TEXT], **extra)
+    found = paths_of(chat_pb2.Conversation(messages=[plain, wrong, plain]))
+    assert found == {f"conversation.messages[1].{field}"}
 
 
 def test_what_stands_beside_the_messages_is_looked_at() -> None:

@@ -57,6 +57,7 @@ PAGE_TOKEN_LENGTH_MAX = 300
 JSON_DEPTH_MAX = 64
 """Deeper JSON than any schema needs; also far from Python's own recursion limit."""
 PLAIN_ROLES = (chat_pb2.ROLE_USER, chat_pb2.ROLE_SYSTEM, chat_pb2.ROLE_ASSISTANT)
+"""Of turns that a text alone makes whole; a tool's also names its call."""
 RISK_MIN = 0.01
 RISK_MAX = 0.5
 
