@@ -25,6 +25,7 @@ from pointsman_server.chat import (
     ToolChoiceMode,
 )
 from pointsman_server.decision.cost import cost_usd, expected_costs_usd
+from pointsman_server.decision.estimate import drafts_of
 from pointsman_server.decision.facts import (
     IMAGE_TOKEN_COUNT,
     MESSAGE_TOKEN_COUNT,
@@ -32,7 +33,14 @@ from pointsman_server.decision.facts import (
     request_facts,
     request_features,
 )
-from pointsman_server.decision.types import Capability, Endpoint, RequestFacts, RequestFeature
+from pointsman_server.decision.types import (
+    Capability,
+    Endpoint,
+    QualityPrediction,
+    RequestFacts,
+    RequestFeature,
+    RuntimeSnapshot,
+)
 
 WEATHER = Tool("weather", "The weather at a place", '{"type": "object"}')
 IMAGE = ImagePart(url="https://example.org/harbour.jpg")
@@ -378,3 +386,13 @@ def test_without_a_price_of_its_own_a_cache_write_costs_what_input_costs() -> No
     assert plain == pytest.approx(
         cost_usd(endpoint, input_token_count=100, output_token_count=5, cache_write_input_token_count=10**6)
     )
+
+
+@pytest.mark.parametrize(("wanted", "first", "second"), [(None, 300.0, 100.0), (200, 200.0, 100.0), (50, 50.0, 50.0)])
+def test_an_answer_is_expected_to_be_no_longer_than_it_may_be(wanted: int | None, first: float, second: float) -> None:
+    """Of 300 expected tokens each endpoint gives as many as the caller wants and it can give, and that is what it costs."""
+    endpoints = (Endpoint("m", "p", 1.0, 2.0), Endpoint("m", "q", 1.0, 2.0, output_token_count_max=100))
+    facts = RequestFacts(input_token_count=10, output_token_count_max=wanted)
+    drafts = drafts_of(endpoints, {"m": QualityPrediction(0.8, 0.1, 300.0)}, RuntimeSnapshot(), facts, {})
+    assert drafts.output_token_counts == [first, second]
+    assert drafts.costs_usd == pytest.approx([(10.0 + 2.0 * first) / 1e6, (10.0 + 2.0 * second) / 1e6])
