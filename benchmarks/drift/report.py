@@ -14,7 +14,7 @@ from benchmarks.drift.policies import BASELINES
 from benchmarks.drift.shipped import SHIPPED
 from benchmarks.drift.simulate import ORACLE
 from benchmarks.drift.sites import ASSUMPTIONS
-from benchmarks.drift.speed import DecisionSpeed
+from benchmarks.drift.speed import REPEAT_COUNT, ROUND_COUNT, DecisionSpeed
 from benchmarks.drift.truth import ERROR_PRICE_S
 from benchmarks.drift.weathers import DESCRIPTIONS, Weather
 from benchmarks.harness.machine import Machine
@@ -225,7 +225,7 @@ def bar_table(results: Results) -> list[str]:
     speed = results.speed
     lines += [
         "",
-        f"A decision with its snapshot takes {speed.ratio:.0f} times what the lowest of twenty expected durations takes in plain Python ({speed.plain_us:.1f} us); without the snapshot it takes {speed.decide_us:.0f} us. Medians of thousands, before and after the simulations, of which these are the quicker: a machine that others share runs at more than one speed.",
+        f"A decision with its snapshot takes {speed.ratio:.0f} times what the lowest of twenty expected durations takes in plain Python ({speed.plain_us:.1f} us); without the snapshot it takes {speed.decide_us:.0f} us. Medians of {REPEAT_COUNT} in the quickest of {2 * ROUND_COUNT} rounds, before and after the simulations: a machine that others share takes longer at other moments, {speed.middle_us:.0f} us in the middle one of the rounds. Where between two decisions a call begins, another is answered and a third ends, {speed.busy_us:.0f} us.",
     ]
     return lines
 

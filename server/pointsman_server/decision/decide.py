@@ -85,9 +85,11 @@ def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> 
     rejected: dict[str, Candidate] = {}
     for index, policy in enumerate(given.alternatives):
         verdicts = judge(drafts, policy, given.facts, risk_table=given.risk_table, tolerated_open_s=tolerated_open_s)
-        passes = [not rejections for rejections in verdicts.rejections]
-        if any(passes):
-            ranking = rank(drafts.where(passes), policy.preference)
+        is_unopposed = not any(verdicts.rejections)
+        passes = [] if is_unopposed else [not rejections for rejections in verdicts.rejections]
+        if drafts.endpoints if is_unopposed else any(passes):
+            passed, found = (drafts, verdicts) if is_unopposed else (drafts.where(passes), verdicts.where(passes))
+            ranking = rank(passed, policy.preference)
             order, probabilities = ranking.rows, [0.0] * len(ranking.rows)
             if reason is None:
                 first, choice_reason, probabilities = choose(ranking, given.exploration, given.seed)
@@ -96,9 +98,9 @@ def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> 
                     # The chosen one comes first, whatever its rank.
                     order = [first, *[row for row in order if row != first]]
             worths = Worths(ranking.utilities, repeat(ranking.columns), range(len(order)), probabilities)
-            ranked = _candidates(ranking.drafts, verdicts.where(passes), index, worths)
+            ranked = _candidates(passed, found, index, worths)
             eligible += [ranked[row] for row in order]
-        if all(passes):
+        if is_unopposed:
             rejected = {}
             break
         drafts, verdicts = drafts.where(verdicts.rejections), verdicts.where(verdicts.rejections)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import add
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
-from pointsman_server.decision.estimate import CHARGES, Drafts
+from pointsman_server.decision.estimate import CHARGES, Column, Drafts
 from pointsman_server.decision.metrics import METRIC_SPECS, Metric
 from pointsman_server.decision.types import (
     DEFAULT_PREFERENCE,
@@ -65,10 +65,11 @@ def weigh(drafts: Drafts, weights: Weights) -> list[UtilityColumn]:
     columns = []
     for metric, weight in weights.by_metric:
         found = CHARGES[metric](drafts)
-        values = [value for value in found if value is not None]
         assumed: Sequence[bool] = [False] * len(found)
-        if len(values) < len(found):
-            stand_in = _middle(values, metric)
+        if _is_known(found):
+            values = found
+        else:
+            stand_in = _middle([value for value in found if value is not None], metric)
             if stand_in is None:
                 continue
             assumed = [value is None for value in found]
@@ -76,6 +77,11 @@ def weigh(drafts: Drafts, weights: Weights) -> list[UtilityColumn]:
         signed = weight if METRIC_SPECS[metric].higher_is_better else -weight
         columns.append(UtilityColumn(metric, weight, values, assumed, [signed * value for value in values]))
     return columns
+
+
+def _is_known(values: Column) -> TypeGuard[Sequence[float]]:
+    """Whether every draft's value is known: the usual case."""
+    return None not in values
 
 
 def _middle(known: list[float], metric: Metric) -> float | None:

@@ -278,10 +278,10 @@ class DurationEstimator:
         doubt = math.hypot(spread, level.log_standard_error) - spread
         weight = shape.count / (shape.count + SHAPE_PRIOR_COUNT)
         scale = (1.0 - weight) * spread + doubt
-        p50, p90, p95, p99 = (
+        p50, p90, p95, p99 = [
             _bounded_exp(level.log_median + weight * log_ratio + scale * normal_quantile)
             for log_ratio, normal_quantile in zip(shape.log_quantiles, _NORMAL_QUANTILES, strict=True)
-        )
+        ]
         mean_ratio = weight * shape.mean + (1.0 - weight) * math.exp(0.5 * spread * spread)
         log_mean_ratio = (1.0 - level.returned) * math.log(mean_ratio) + level.returned * level.log_mean_ratio
         mean = _bounded_exp(level.log_median + log_mean_ratio)
@@ -293,7 +293,10 @@ def _bounded_log(duration_s: float) -> float:
 
 
 def _bounded_exp(log_value: float) -> float:
-    return max(DURATION_S_MIN, min(DURATION_S_MAX, math.exp(log_value)))
+    duration_s = math.exp(log_value)
+    if DURATION_S_MIN <= duration_s <= DURATION_S_MAX:
+        return duration_s  # The usual case.
+    return max(DURATION_S_MIN, min(DURATION_S_MAX, duration_s))
 
 
 @dataclass(frozen=True, slots=True)
