@@ -85,7 +85,7 @@ format: $(STAMP) ## Formats the code and applies the safe fixes of the linter.
 	@$(BIN)/ruff check --fix .
 
 FUZZ_SECONDS ?= 30
-FUZZ_TARGETS := sse openai anthropic gemini headers prices
+FUZZ_TARGETS := sse chunks openai anthropic gemini headers prices
 
 .PHONY: fuzz
 fuzz: $(STAMP) ## Feeds each parser of foreign bytes with what no provider would send, FUZZ_SECONDS=30 each. Linux alone.

@@ -7,9 +7,10 @@ depend on how the bytes were cut, text is whole UTF-8, waits are within their bo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
+import h11
 import httpx
 from pointsman_server.catalog.importer import import_litellm_prices
 from pointsman_server.chat import (
@@ -26,6 +27,7 @@ from pointsman_server.chat import (
 from pointsman_server.errors import ConfigError, UpstreamError, UpstreamProtocolError
 from pointsman_server.providers.anthropic_wire import AnthropicWire
 from pointsman_server.providers.base import ProviderSettings, UpstreamCall
+from pointsman_server.providers.chunks import ChunkDecoder
 from pointsman_server.providers.dialects import DIALECTS
 from pointsman_server.providers.gemini_wire import GeminiWire
 from pointsman_server.providers.openai_wire import OpenAIWire
@@ -68,6 +70,56 @@ def _parsed(pieces: Iterable[bytes], event_bytes_max: int) -> tuple[list[SseEven
     except UpstreamProtocolError:
         return events, True
     return events, False
+
+
+def fuzz_chunks(data: bytes) -> None:
+    """However the bytes of a chunked body are cut, its data and its end are what they are to h11 alone."""
+    data = data[:SSE_BYTES_MAX]
+    expected = _drained(_answering(), [data, b""])
+    middle = len(data) // 2
+    for pieces in ([data], [data[:middle], data[middle:]], [bytes([byte]) for byte in data]):
+        assert _dechunked(pieces) == expected
+
+
+def _dechunked(pieces: Sequence[bytes]) -> tuple[bytes, bool]:
+    """The data of a body, and whether it ends as it should. Plain chunks are decoded by ours, the rest by h11."""
+    decoder, decoded = ChunkDecoder(), b""
+    for number, piece in enumerate(pieces):
+        data, rest = decoder.feed(piece)
+        decoded += data
+        if decoder.is_broken:
+            return decoded, False
+        if rest is not None:
+            # Nothing but an empty piece would be the end.
+            more, ends = _drained(_answering(), [one for one in (rest, *pieces[number + 1 :]) if one] + [b""])
+            return decoded + more, ends
+    more, ends = _drained(_answering(), [decoder.begun(), b""] if decoder.begun() else [b""])
+    return decoded + more, ends
+
+
+def _answering() -> h11.Connection:
+    """A client that has read the head of a chunked answer."""
+    http = h11.Connection(h11.CLIENT)
+    http.send(h11.Request(method="GET", target="/", headers=[("host", "h")]))
+    http.send(h11.EndOfMessage())
+    http.receive_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    assert isinstance(http.next_event(), h11.Response)
+    return http
+
+
+def _drained(http: h11.Connection, pieces: Iterable[bytes]) -> tuple[bytes, bool]:
+    decoded = b""
+    try:
+        for piece in pieces:
+            http.receive_data(piece)
+            while not isinstance(event := http.next_event(), type(h11.NEED_DATA)):
+                if isinstance(event, h11.EndOfMessage):
+                    return decoded, True
+                assert isinstance(event, h11.Data)
+                decoded += bytes(event.data)
+    except h11.RemoteProtocolError:
+        pass
+    return decoded, False
 
 
 def fuzz_openai(data: bytes) -> None:
@@ -137,6 +189,7 @@ def fuzz_prices(data: bytes) -> None:
 
 TARGETS: dict[str, Target] = {
     "sse": fuzz_sse,
+    "chunks": fuzz_chunks,
     "openai": fuzz_openai,
     "anthropic": fuzz_anthropic,
     "gemini": fuzz_gemini,

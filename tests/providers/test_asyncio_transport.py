@@ -62,6 +62,12 @@ async def opened(transport: AsyncioTransport, upstream: ScriptedUpstream) -> htt
     return await client.send(client.build_request("GET", upstream.base_url), stream=True)
 
 
+async def read_into(found: list[bytes], response: httpx.Response) -> None:
+    """Keeps the pieces of the body, also where it breaks."""
+    async for piece in response.aiter_raw():
+        found += [piece]
+
+
 @pytest.fixture
 async def transport(tls: ssl.SSLContext) -> AsyncIterator[AsyncioTransport]:
     """A pool that is closed when the test ends."""
@@ -233,6 +239,47 @@ async def test_a_head_is_read_however_it_is_cut(transport: AsyncioTransport) -> 
     async with ScriptedUpstream((ReadRequest(), *drops, Hang())) as upstream:
         answer = await client_of(transport).get(upstream.base_url)
     assert (answer.status_code, answer.content) == (200, b"{}")
+
+
+@pytest.mark.parametrize("length", [1, 1000], ids=["byte by byte", "all at once"])
+async def test_a_chunked_answer_is_read_however_it_is_cut(transport: AsyncioTransport, length: int) -> None:
+    """Its body, too, where that comes together with the head, and the connection serves again; a head may come before the
+    answer's, and end as servers that are not strict end it."""
+    early = b"HTTP/1.1 103 Early Hints\nlink: </x>\n\n"
+    body = chunk(b"one ") + b"3;odd=yes\r\ntwo\r\n" + chunk(b" three") + LAST_CHUNK
+    sent = early + stream_head() + body
+    pieces = [sent[start : start + length] for start in range(0, len(sent), length)]
+    steps: tuple[Step, ...] = tuple(step for piece in pieces for step in (Send(piece), Pause(0.0)))
+    async with ScriptedUpstream((ReadRequest(), *steps, ReadRequest(), *steps)) as upstream:
+        for _ in range(2):
+            assert (await client_of(transport).get(upstream.base_url)).content == b"one two three"
+        assert len(upstream.connections) == 1
+
+
+async def test_a_chunk_that_is_longer_than_it_says_breaks_the_answer(transport: AsyncioTransport) -> None:
+    """What came before counts, and the connection is closed."""
+    script = (ReadRequest(), Send(stream_head() + chunk(b"a") + b"1\r\nbc\r\n"), Hang())
+    async with ScriptedUpstream(script) as upstream:
+        response = await opened(transport, upstream)
+        pieces = response.aiter_raw()
+        assert await anext(pieces) == b"ab"
+        with pytest.raises(httpx.RemoteProtocolError, match="longer than it says"):
+            await anext(pieces)
+        await response.aclose()
+        await asyncio.wait_for(upstream.connections[0].client_closed.wait(), 5.0)
+
+
+@pytest.mark.parametrize("cut", [b"", b"5", b"5\r\nhel", b"5\r\nhello\r", b"5\r\nhello\r\n"])
+async def test_a_chunked_answer_that_is_cut_off_breaks(transport: AsyncioTransport, cut: bytes) -> None:
+    """Wherever that is: what came counts, and it is no whole answer."""
+    script = (ReadRequest(), Send(stream_head() + chunk(b"a") + cut), Close())
+    async with ScriptedUpstream(script) as upstream:
+        response = await opened(transport, upstream)
+        found: list[bytes] = []
+        with pytest.raises(httpx.ReadError, match="before its message was complete"):
+            await read_into(found, response)
+        assert b"".join(found) == b"a" + cut[3:8]
+        await response.aclose()
 
 
 async def test_a_line_of_a_head_that_does_not_end_is_silence(transport: AsyncioTransport) -> None:

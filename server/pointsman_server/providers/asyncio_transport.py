@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import select
 import socket
 import ssl
@@ -21,6 +22,7 @@ import h11
 import httpx
 
 from pointsman_server.alarm import LATE_S, SECOND_LOOK_S
+from pointsman_server.providers.chunks import ChunkDecoder
 
 ADDRESS_TIMEOUT_S = 1.0
 """For each address of a host but the last: a dead one (a broken IPv6 route, mostly) must not use up the whole timeout."""
@@ -32,6 +34,10 @@ PIECE_BYTES_MAX = 64 * 1024
 brings within a second."""
 HEAD_LINE_BYTES_MAX = 16 * 1024
 """Of the head of an answer, not yet parsed, for want of a line's end: as many as the parser allows a head."""
+HEAD_END = re.compile(rb"\n\r?\n")
+"""As the parser sees it."""
+HEAD_TAIL_BYTES = 2
+"""So many of its bytes may have come before the last one."""
 STALE_S = 1.0
 """A kept connection that ends within this after a request, without a byte, had been closed already: the news takes a round
 trip."""
@@ -229,11 +235,15 @@ class _Connection(asyncio.Protocol):
         self._lost_by: Exception | None = None
         self._parser_is_empty = False
         """The parser has said that it needs more."""
+        self._chunks: ChunkDecoder | None = None
+        """Reads the body, of which the parser has seen nothing yet."""
         self._asked_s = 0.0
         self._has_answered = False
         """Something has come since it was asked."""
         self._reads_head = False
         """The reader waits for the head of an answer."""
+        self._head_tail = b""
+        """The last bytes of it that have come."""
         self._arrival: asyncio.Future[None] | None = None
         """What the reader waits for while nothing is there."""
         self._waiting_since_s = 0.0
@@ -350,11 +360,13 @@ class _Connection(asyncio.Protocol):
 
     async def _read_head(self) -> h11.Response:
         """The answer's status and headers."""
-        self._reads_head = True
+        self._reads_head, self._head_tail = True, b""
         while True:
             match self._next_event():
                 case h11.Response() as head:
                     self._reads_head = False
+                    is_chunked = any(name == b"transfer-encoding" for name, _ in head.headers)
+                    self._chunks = ChunkDecoder() if is_chunked and self._is_at_body() else None
                     return head
                 case h11.NEED_DATA:
                     await self._receive()
@@ -365,6 +377,9 @@ class _Connection(asyncio.Protocol):
 
     async def read_body(self) -> bytes:
         """All of the body that is there, waiting if nothing is; empty at its end."""
+        while self._chunks is not None:
+            if piece := await self._read_chunks(self._chunks):
+                return piece
         pieces: list[bytes] = []
         if self._parser_is_empty:
             await self._receive()
@@ -385,6 +400,25 @@ class _Connection(asyncio.Protocol):
                 await self._receive()
         return b"".join(pieces)
 
+    def _is_at_body(self) -> bool:
+        """Whether a body follows of which the parser has nothing yet."""
+        unparsed, _ = self._http.trailing_data
+        return not unparsed and self._http.their_state is h11.SEND_BODY
+
+    async def _read_chunks(self, chunks: ChunkDecoder) -> bytes:
+        """What has come in plain chunks. At the first thing that is none the parser takes over."""
+        if chunks.is_broken:
+            raise httpx.RemoteProtocolError("a chunk is longer than it says")
+        received = await self._taken()
+        piece, rest = chunks.feed(received) if received else (b"", chunks.begun())
+        if rest is not None:
+            self._chunks = None
+            if rest:
+                self._parse(rest)
+            if not received:
+                self._parse(b"")
+        return piece
+
     def _next_event(self) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         try:
             return self._http.next_event()
@@ -395,11 +429,28 @@ class _Connection(asyncio.Protocol):
 
     async def _receive(self) -> None:
         """Wait for bytes, or the end, and hand them to the parser."""
+        self._parse(await self._taken())
+
+    def _parse(self, received: bytes) -> None:
+        """Hand bytes to the parser, or the end."""
+        self._parser_is_empty = False
+        self._end_parsed = not received
+        self._http.receive_data(received)
+
+    async def _taken(self) -> bytes:
+        """Wait for bytes, and take some; empty at the end. Of a head no more than the head."""
         if not self._received and not self._ended:
             await self._wait()
         received = b"".join(self._received)
-        rest = received[PIECE_BYTES_MAX:]
-        received = received[:PIECE_BYTES_MAX]
+        size = PIECE_BYTES_MAX
+        if self._reads_head:
+            head = self._head_tail + received[:size]
+            head_end = HEAD_END.search(head)
+            if head_end is not None:
+                size = head_end.end() - len(self._head_tail)
+            self._head_tail = head[-HEAD_TAIL_BYTES:] if head_end is None else b""
+        rest = received[size:]
+        received = received[:size]
         self._received = [rest] if rest else []
         self._received_size = len(rest)
         if not received and self._lost_by is not None:
@@ -407,9 +458,7 @@ class _Connection(asyncio.Protocol):
         if self._reading_paused and self._received_size <= RECEIVED_BYTES_MAX:
             self._reading_paused = False
             self._transport.resume_reading()
-        self._parser_is_empty = False
-        self._end_parsed = not received
-        self._http.receive_data(received)
+        return received
 
     async def _wait(self) -> None:
         self._waiting_since_s, self._was_held_up = self._loop.time(), False

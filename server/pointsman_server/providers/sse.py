@@ -68,6 +68,9 @@ class SseParser:
             if block.startswith(b"data: ") and b"\n" not in block:
                 self._check_size(len(block))
                 yield SseEvent(block[6:].decode("utf-8", "replace"))
+            elif block.startswith(b":") and b"\n" not in block:
+                # A sign of life, as gateways send it to keep a connection open.
+                self._check_size(len(block))
             else:
                 yield from self._feed_lines(block + b"\n\n")
 
