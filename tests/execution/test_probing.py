@@ -8,8 +8,10 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pointsman_server.decision.types import BreakerState, EndpointRuntime, RuntimeSnapshot
+from pointsman_server.decision.types import BreakerState, EndpointRuntime, Latency, RuntimeSnapshot
 from pointsman_server.execution.probing import (
+    AHEAD_COUNT,
+    FASTEST_DOUBLING_S,
     GAP_S,
     JITTER,
     PROBE_TOKEN_COUNT,
@@ -21,6 +23,7 @@ from pointsman_server.execution.probing import (
 
 AFTER_S = 100.0
 PLENTY = ProbeSettings(after_s=AFTER_S, tokens_per_hour_max=10**9, usd_per_day_max=10**9)
+ONE_S, FOUR_S = Latency(1.0, 1.0, 1.0, 1.0, 1.0), Latency(4.0, 4.0, 4.0, 4.0, 4.0)
 BUSY = 1e9
 """Tokens of a traffic that limits nothing."""
 
@@ -176,16 +179,73 @@ def test_what_a_probe_costs_beyond_the_estimate_is_taken_off_later() -> None:
 
 
 def test_a_surprise_is_asked_again_at_once() -> None:
-    """What answers much faster than expected is probed again without waiting for its turn, once, and within the budgets."""
+    """What answers much faster than expected is probed again without waiting for its turn, once."""
     schedule = without_jitter()
     first = target("a@x")
     probed(schedule, first, target("b@x"), now_s=0.0)
     assert probed(schedule, first, target("b@x"), now_s=100.0) == "a@x"
     schedule.settle(first, token_count=10, cost_usd=0.0, is_surprise=True, now_s=100.5)
-    assert probed(schedule, first, target("b@x"), now_s=100.6, traffic=0.0) is None
-    assert probed(schedule, first, target("b@x"), now_s=100.7) == "a@x"
+    assert probed(schedule, first, target("b@x"), now_s=100.6) == "a@x"
     schedule.settle(first, token_count=10, cost_usd=0.0, now_s=101.0)
     assert probed(schedule, first, target("b@x"), now_s=103.0) == "b@x"
+
+
+def test_surprises_run_ahead_of_the_traffic_but_not_far() -> None:
+    """Two probes more than 1 % of the traffic's tokens pays for, and no others before those are saved; each provider's own
+    budgets hold all the same."""
+    schedule, poor = without_jitter(), without_jitter()
+    paid = PROBE_TOKEN_COUNT / TRAFFIC_SHARE
+    asked = target("a@x")
+    frugal = target("a@x", replace(PLENTY, tokens_per_hour_max=PROBE_TOKEN_COUNT))
+    probed(schedule, asked, now_s=0.0)
+    probed(poor, frugal, now_s=0.0)
+    assert (
+        probed(schedule, asked, now_s=100.0, traffic=paid) == probed(poor, frugal, now_s=100.0, traffic=paid) == "a@x"
+    )
+    made = 0
+    for tick in range(1, 100):
+        now_s = 100.0 + tick
+        schedule.settle(asked, token_count=10, cost_usd=0.0, is_surprise=True, now_s=now_s)
+        made += probed(schedule, asked, now_s=now_s, traffic=paid) is not None
+        poor.settle(frugal, token_count=10, cost_usd=0.0, is_surprise=True, now_s=now_s)
+        assert probed(poor, frugal, now_s=now_s, traffic=paid) is None
+    assert made == AHEAD_COUNT
+    schedule.settle(asked, token_count=10, cost_usd=0.0, now_s=200.0)
+    other = target("b@x")
+    assert probed(schedule, other, now_s=200.0, traffic=3.0 * paid) is None
+    assert probed(schedule, other, now_s=300.0, traffic=4.0 * paid - 1.0) is None
+    assert probed(schedule, other, now_s=300.0, traffic=4.0 * paid) == "b@x"
+
+
+def test_where_the_traffic_does_not_pay_for_all_the_one_that_could_be_fast_comes_first() -> None:
+    """What has been four times as fast as another within the hour gets four times as many probes, be it slow now; what was
+    never seen as many as the fastest."""
+    schedule, count = without_jitter(), dict.fromkeys(("fast@x", "slow@x", "new@x"), 0)
+    targets = [target(name, replace(PLENTY, after_s=10.0)) for name in count]
+    slow = EndpointRuntime(ttft_s=FOUR_S, age_s=1e9)
+    was_fast = EndpointRuntime(ttft_s=ONE_S, age_s=1e9)
+    probed(schedule, *targets, now_s=0.0, traffic=0.0, fast=was_fast, slow=slow)
+    for now_s in range(20, 620, 5):
+        # As much as one probe each time costs.
+        traffic = (sum(count.values()) + 1) * PROBE_TOKEN_COUNT / TRAFFIC_SHARE
+        name = probed(schedule, *targets, now_s=now_s, traffic=traffic, fast=slow, slow=slow)
+        assert name is not None
+        count[name] += 1
+    assert count["fast@x"] > 2.5 * count["slow@x"] > 0
+    assert abs(count["new@x"] - count["fast@x"]) < 0.5 * count["new@x"]
+
+
+def test_how_fast_an_endpoint_was_is_forgotten() -> None:
+    """What showed nothing of it for half an hour is taken for half as fast."""
+    schedule = without_jitter()
+    both = target("a@x"), target("b@x")
+    one, two = EndpointRuntime(ttft_s=ONE_S, age_s=1e9), EndpointRuntime(ttft_s=ONE_S._replace(mean=1.9), age_s=1e9)
+    four = EndpointRuntime(ttft_s=FOUR_S, age_s=1e9)
+    probed(schedule, *both, now_s=0.0, traffic=0.0, a=one, b=four)
+    assert probed(schedule, *both, now_s=0.9 * FASTEST_DOUBLING_S, a=four, b=two) == "a@x"
+    schedule = without_jitter()
+    probed(schedule, *both, now_s=0.0, traffic=0.0, a=one, b=four)
+    assert probed(schedule, *both, now_s=1.1 * FASTEST_DOUBLING_S, a=four, b=two) == "b@x"
 
 
 def test_one_that_has_left_the_configuration_is_forgotten() -> None:

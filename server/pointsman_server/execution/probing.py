@@ -7,6 +7,7 @@ tokens of an hour, its USD of a day, and 1 % of the tokens of the traffic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,11 @@ JITTER = 0.5
 together drift apart."""
 TRIAL_AFTER_S = 5.0
 """A half-open breaker is probed so soon after the last probe: that one may have been refused, which is no verdict."""
+AHEAD_COUNT = 2
+"""So many more probes than the traffic pays for may tell chance from a change, since the return to an endpoint that is fast again
+waits for them; they are saved later."""
+FASTEST_DOUBLING_S = 1800.0
+"""How fast an endpoint has been is forgotten in this time: what it did not show for half an hour is taken for half as fast."""
 GAP_S = 0.5
 """Between two probes at least, and up to twice as long: a start with a hundred endpoints takes a minute, not an instant."""
 
@@ -81,6 +87,9 @@ class ProbeSchedule:
         """When each target was probed last, or came into sight."""
         self._stretch: dict[str, float] = {}
         """By how much each target's `after_s` is stretched this time."""
+        self._fastest_s: dict[str, float] = {}
+        """The shortest time to first token that was lately expected of each target."""
+        self._looked_s = 0.0
         self._surprises: set[str] = set()
         """Targets whose last probe was much faster than expected."""
         self._spending: dict[str, _Spending] = {}
@@ -103,19 +112,21 @@ class ProbeSchedule:
             traffic_token_count: Tokens of the calls that were made for callers within the last hour.
             now_s: When this is.
         """
-        self._follow(targets, now_s)
-        if self._tokens.at(now_s) + PROBE_TOKEN_COUNT > TRAFFIC_SHARE * traffic_token_count:
+        self._follow(targets, snapshot, now_s)
+        paid_count = (TRAFFIC_SHARE * traffic_token_count - self._tokens.at(now_s)) / PROBE_TOKEN_COUNT
+        if paid_count < 1 - AHEAD_COUNT:
             return None
-        overdue = [
-            (self._overdue_s(target, snapshot.of(target.endpoint_name), now_s), target)
+        payable = [
+            target
             for target in targets
             if _may_be_asked(snapshot.of(target.endpoint_name)) and self._can_pay(target, now_s)
         ]
-        again = [(overdue_s, target) for overdue_s, target in overdue if target.endpoint_name in self._surprises]
-        due = again or [(overdue_s, target) for overdue_s, target in overdue if overdue_s >= 0.0]
-        if not due or (now_s < self._free_at_s and not again):
+        due = [target for target in payable if target.endpoint_name in self._surprises]
+        if not due and paid_count >= 1 and now_s >= self._free_at_s:
+            due = [t for t in payable if self._due_share(t, snapshot.of(t.endpoint_name), now_s) >= 1.0]
+        if not due:
             return None
-        _, chosen = max(due, key=lambda pair: pair[0])
+        chosen = max(due, key=lambda target: self._worth(target, snapshot.of(target.endpoint_name), now_s))
         self._touched_s[chosen.endpoint_name] = now_s
         self._stretch[chosen.endpoint_name] = self._drawn_stretch()
         self._surprises.discard(chosen.endpoint_name)
@@ -133,8 +144,15 @@ class ProbeSchedule:
         more_tokens = max(0, token_count - PROBE_TOKEN_COUNT)
         self._book(target, token_count=more_tokens, cost_usd=max(0.0, cost_usd - target.cost_usd), now_s=now_s)
 
-    def _follow(self, targets: Sequence[ProbeTarget], now_s: float) -> None:
+    def _follow(self, targets: Sequence[ProbeTarget], snapshot: RuntimeSnapshot, now_s: float) -> None:
         names = {target.endpoint_name for target in targets}
+        slower = 2.0 ** (max(0.0, now_s - self._looked_s) / FASTEST_DOUBLING_S)
+        self._looked_s = now_s
+        fastest_s = {name: slower * fastest_s for name, fastest_s in _only(self._fastest_s, names).items()}
+        for name in names:
+            if (ttft_s := snapshot.of(name).ttft_s) is not None:
+                fastest_s[name] = min(ttft_s.mean, fastest_s.get(name, math.inf))
+        self._fastest_s = fastest_s
         for name in names - self._touched_s.keys():
             self._touched_s[name] = now_s
         self._touched_s = _only(self._touched_s, names)
@@ -147,15 +165,22 @@ class ProbeSchedule:
     def _drawn_stretch(self) -> float:
         return 1.0 + JITTER * self._draw()
 
-    def _overdue_s(self, target: ProbeTarget, runtime: EndpointRuntime, now_s: float) -> float:
-        """For how long the target should have been probed already; negative before."""
+    def _worth(self, target: ProbeTarget, runtime: EndpointRuntime, now_s: float) -> float:
+        """What a probe of it is worth to know: as much the more as it is overdue, and as it could be faster. Of one that was
+        never seen nothing is known against it."""
+        fastest_s = self._fastest_s.get(target.endpoint_name)
+        could_be = 1.0 if fastest_s is None else min(self._fastest_s.values()) / fastest_s
+        return could_be * self._due_share(target, runtime, now_s)
+
+    def _due_share(self, target: ProbeTarget, runtime: EndpointRuntime, now_s: float) -> float:
+        """For how long it was not seen, as a share of the time after which it is probed."""
         unseen_s = now_s - self._touched_s[target.endpoint_name]
         if runtime.breaker is BreakerState.HALF_OPEN:
             # It is time for a trial, and better that nobody waits for it.
-            return unseen_s - TRIAL_AFTER_S
+            return unseen_s / TRIAL_AFTER_S
         if runtime.age_s is not None:
             unseen_s = min(unseen_s, runtime.age_s)
-        return unseen_s - target.settings.after_s * self._stretch[target.endpoint_name]
+        return unseen_s / (target.settings.after_s * self._stretch[target.endpoint_name])
 
     def _can_pay(self, target: ProbeTarget, now_s: float) -> bool:
         spent = self._spending.get(target.provider) or _Spending()
