@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pointsman_server.decision import choice
 from pointsman_server.decision.choice import dominates, uniform
 from pointsman_server.decision.decide import PANIC_WAIT_S, decide
 from pointsman_server.decision.estimate import Drafts, drafts_of
@@ -37,6 +39,7 @@ from pointsman_server.decision.types import (
     RequestFacts,
     RuntimeSnapshot,
     SearchSpace,
+    UtilityColumn,
     Weights,
 )
 from strategies import NO_EXPLORATION, bounds, decision_inputs
@@ -129,6 +132,62 @@ def test_a_dominated_endpoint_never_wins(given_input: DecisionInput) -> None:
     for rival in rivals:
         dominated = dominates(chosen.columns, better=rival.row, worse=chosen.row)
         assert not dominated or (rival.utility or 0.0) <= (chosen.utility or 0.0)
+
+
+@given(
+    decision_inputs(exploration=NO_EXPLORATION, alternative_count_max=1),
+    st.sampled_from([0.01, 0.2, 1.0]),
+)
+def test_who_shares_the_traffic_is_near_the_best_and_dominated_by_nobody_near(
+    given_input: DecisionInput, width: float
+) -> None:
+    """Every candidate against every other one, as the definition says."""
+    assume(not given_input.cached_input_token_counts)
+    decision = decide(given_input._replace(exploration=Exploration(rate=0.0, near_tie_width=width)))
+    eligible = decision.eligible
+    if not eligible:
+        return
+    columns = eligible[0].columns
+    utility_best = max(c.utility or 0.0 for c in eligible)
+    best = next(c for c in eligible if c.utility == utility_best)
+    threshold = utility_best - width * math.fsum(abs(column.contributions[best.row]) for column in columns)
+    near = [c for c in eligible if (c.utility or 0.0) > threshold]
+    free = {
+        c.endpoint.name for c in near if not any(dominates(columns, better=other.row, worse=c.row) for other in near)
+    }
+    drawn = {c.endpoint.name for c in eligible if c.probability > 0.0}
+    assert free <= drawn
+    # The best shares in any case, though another be better within its tolerances.
+    assert len(drawn - free) <= 1
+
+
+def test_hundreds_of_endpoints_alike_are_not_compared_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred make 40,000 pairs, for which every other request would wait."""
+    compared = 0
+
+    def counting(columns: Sequence[UtilityColumn], *, better: int, worse: int) -> bool:
+        nonlocal compared
+        compared += 1
+        return dominates(columns, better=better, worse=worse)
+
+    monkeypatch.setattr(choice, "dominates", counting)
+    endpoints = tuple(Endpoint("m", f"p{number}", 1.0, 2.0 + number % 2 / 1000.0) for number in range(200))
+    for runtime in (EndpointRuntime(), EndpointRuntime(ttft_s=FLAT, inter_token_latency_s=FLAT, age_s=1.0)):
+        decision = decide(
+            DecisionInput(
+                decision_id="",
+                facts=RequestFacts(input_token_count=100),
+                alternatives=(Policy(),),
+                endpoints=endpoints,
+                qualities={"m": QualityPrediction(0.8, 0.1, 100.0)},
+                snapshot=RuntimeSnapshot({endpoint.name: runtime for endpoint in endpoints}),
+                seed=1,
+                exploration=NO_EXPLORATION,
+            )
+        )
+        # The dearer half is dominated where latencies are known, and shares where they are assumed.
+        assert sum(c.probability > 0.0 for c in decision.candidates) in {100, 200}
+    assert compared <= len(endpoints)
 
 
 @given(decision_inputs())

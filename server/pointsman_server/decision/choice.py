@@ -84,28 +84,40 @@ def _near_ties(ranking: Ranking, *, threshold: float) -> list[int]:
     if len(close) == 1:
         return close
     columns = ranking.columns
-    return [
-        row for row in close if row == best or not any(dominates(columns, better=other, worse=row) for other in close)
-    ]
+    # Two hundred endpoints may be alike. Whom not even the strongest in something surpasses in it, nobody dominates.
+    assumed = [any(flags) for flags in zip(*[column.assumed for column in columns], strict=True)]
+    comparable = [row for row in close if not assumed[row]]
+    strongest = [(column, _strongest(column, comparable)) for column in columns] if comparable else []
+    tied = []
+    for row in close:
+        ahead = [other for column, other in strongest if _surpasses(column, other, row)]
+        is_safe = row == best or assumed[row] or not ahead
+        if is_safe or not any(dominates(columns, better=other, worse=row) for other in (*ahead, *comparable)):
+            tied.append(row)
+    return tied
+
+
+def _strongest(column: UtilityColumn, rows: Sequence[int]) -> int:
+    """The row with the best value."""
+    return (max if METRIC_SPECS[column.metric].higher_is_better else min)(rows, key=column.values.__getitem__)
+
+
+def _surpasses(column: UtilityColumn, one: int, other: int) -> bool:
+    """Whether the value in the row `one` is truly better than that in the row `other`. Live values within their tolerance
+    are not."""
+    better, worse = column.values[one], column.values[other]
+    gain = better - worse if METRIC_SPECS[column.metric].higher_is_better else worse - better
+    return gain > (LIVE_TOLERANCE * max(better, worse) if column.metric in LIVE_METRICS else 0.0)
 
 
 def dominates(columns: Sequence[UtilityColumn], *, better: int, worse: int) -> bool:
     """Whether the candidate in the row `better` is no worse in anything that is weighed than the one in the row `worse`,
-    and truly better in something.
-
-    Live values within their tolerance count as equal; an assumed value neither dominates nor is dominated.
-    """
-    strictly = False
-    for metric, _, values, assumed, _ in columns:
-        if assumed[better] or assumed[worse]:
-            return False
-        one, other = values[better], values[worse]
-        gain = one - other if METRIC_SPECS[metric].higher_is_better else other - one
-        tolerance = LIVE_TOLERANCE * max(one, other) if metric in LIVE_METRICS else 0.0
-        if gain < -tolerance:
-            return False
-        strictly = strictly or gain > tolerance
-    return strictly
+    and truly better in something. An assumed value neither dominates nor is dominated."""
+    if any(column.assumed[better] or column.assumed[worse] for column in columns):
+        return False
+    if any(_surpasses(column, worse, better) for column in columns):
+        return False
+    return any(_surpasses(column, better, worse) for column in columns)
 
 
 def _explored(ranking: Ranking, tied: Sequence[int], exploration: Exploration, *, scale: float) -> dict[int, float]:
