@@ -235,17 +235,30 @@ def test_where_the_traffic_does_not_pay_for_all_the_one_that_could_be_fast_comes
     assert abs(count["new@x"] - count["fast@x"]) < 0.5 * count["new@x"]
 
 
+def test_where_the_traffic_pays_for_all_that_are_due_how_fast_they_were_says_nothing() -> None:
+    """The one that is overdue for longest comes first."""
+    for traffic, expected in ((2.0, "slow@x"), (1.9, "fast@x")):
+        schedule, both = without_jitter(), (target("fast@x"), target("slow@x"))
+        states = {
+            "fast": EndpointRuntime(ttft_s=ONE_S, age_s=150.0),
+            "slow": EndpointRuntime(ttft_s=FOUR_S, age_s=170.0),
+        }
+        probed(schedule, *both, now_s=0.0, traffic=0.0)
+        paid = traffic * PROBE_TOKEN_COUNT / TRAFFIC_SHARE
+        assert probed(schedule, *both, now_s=200.0, traffic=paid, **states) == expected
+
+
 def test_how_fast_an_endpoint_was_is_forgotten() -> None:
     """What showed nothing of it for half an hour is taken for half as fast."""
     schedule = without_jitter()
-    both = target("a@x"), target("b@x")
+    both, paid = (target("a@x"), target("b@x")), PROBE_TOKEN_COUNT / TRAFFIC_SHARE
     one, two = EndpointRuntime(ttft_s=ONE_S, age_s=1e9), EndpointRuntime(ttft_s=ONE_S._replace(mean=1.9), age_s=1e9)
     four = EndpointRuntime(ttft_s=FOUR_S, age_s=1e9)
     probed(schedule, *both, now_s=0.0, traffic=0.0, a=one, b=four)
-    assert probed(schedule, *both, now_s=0.9 * FASTEST_DOUBLING_S, a=four, b=two) == "a@x"
+    assert probed(schedule, *both, now_s=0.9 * FASTEST_DOUBLING_S, traffic=paid, a=four, b=two) == "a@x"
     schedule = without_jitter()
     probed(schedule, *both, now_s=0.0, traffic=0.0, a=one, b=four)
-    assert probed(schedule, *both, now_s=1.1 * FASTEST_DOUBLING_S, a=four, b=two) == "b@x"
+    assert probed(schedule, *both, now_s=1.1 * FASTEST_DOUBLING_S, traffic=paid, a=four, b=two) == "b@x"
 
 
 def test_one_that_has_left_the_configuration_is_forgotten() -> None:

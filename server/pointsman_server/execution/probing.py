@@ -121,12 +121,16 @@ class ProbeSchedule:
             for target in targets
             if _may_be_asked(snapshot.of(target.endpoint_name)) and self._can_pay(target, now_s)
         ]
+        overdue_s = {t.endpoint_name: self._overdue_s(t, snapshot.of(t.endpoint_name), now_s) for t in payable}
         due = [target for target in payable if target.endpoint_name in self._surprises]
         if not due and paid_count >= 1 and now_s >= self._free_at_s:
-            due = [t for t in payable if self._due_share(t, snapshot.of(t.endpoint_name), now_s) >= 1.0]
+            due = [target for target in payable if overdue_s[target.endpoint_name] >= 0.0]
         if not due:
             return None
-        chosen = max(due, key=lambda target: self._worth(target, snapshot.of(target.endpoint_name), now_s))
+        if paid_count >= len(due):
+            chosen = max(due, key=lambda target: overdue_s[target.endpoint_name])
+        else:
+            chosen = max(due, key=lambda target: self._worth(target, overdue_s[target.endpoint_name]))
         self._touched_s[chosen.endpoint_name] = now_s
         self._stretch[chosen.endpoint_name] = self._drawn_stretch()
         self._surprises.discard(chosen.endpoint_name)
@@ -165,22 +169,22 @@ class ProbeSchedule:
     def _drawn_stretch(self) -> float:
         return 1.0 + JITTER * self._draw()
 
-    def _worth(self, target: ProbeTarget, runtime: EndpointRuntime, now_s: float) -> float:
-        """What a probe of it is worth to know: as much the more as it is overdue, and as it could be faster. Of one that was
-        never seen nothing is known against it."""
+    def _worth(self, target: ProbeTarget, overdue_s: float) -> float:
+        """What a probe of it is worth to know where not all can be had: as much the more as it was not seen for longer, and
+        as it could be faster. Of one that was never seen nothing is known against it."""
         fastest_s = self._fastest_s.get(target.endpoint_name)
         could_be = 1.0 if fastest_s is None else min(self._fastest_s.values()) / fastest_s
-        return could_be * self._due_share(target, runtime, now_s)
+        return could_be * (overdue_s + target.settings.after_s)
 
-    def _due_share(self, target: ProbeTarget, runtime: EndpointRuntime, now_s: float) -> float:
-        """For how long it was not seen, as a share of the time after which it is probed."""
+    def _overdue_s(self, target: ProbeTarget, runtime: EndpointRuntime, now_s: float) -> float:
+        """For how long the target should have been probed already; negative before."""
         unseen_s = now_s - self._touched_s[target.endpoint_name]
         if runtime.breaker is BreakerState.HALF_OPEN:
             # It is time for a trial, and better that nobody waits for it.
-            return unseen_s / TRIAL_AFTER_S
+            return unseen_s - TRIAL_AFTER_S
         if runtime.age_s is not None:
             unseen_s = min(unseen_s, runtime.age_s)
-        return unseen_s / (target.settings.after_s * self._stretch[target.endpoint_name])
+        return unseen_s - target.settings.after_s * self._stretch[target.endpoint_name]
 
     def _can_pay(self, target: ProbeTarget, now_s: float) -> bool:
         spent = self._spending.get(target.provider) or _Spending()
