@@ -72,7 +72,8 @@ def running_collector(program: str, jaeger: Jaeger) -> Iterator[str]:
         "OTLP_LISTEN": f"127.0.0.1:{otlp_port}",
         "PROMETHEUS_LISTEN": f"127.0.0.1:{prometheus_port}",
         "TRACES_ENDPOINT": jaeger.otlp_url.removeprefix("http://"),
-        "SAMPLING_WAIT": "1s",
+        # All spans of a trace come within it, however slow the machine: what is judged without its error is not kept.
+        "SAMPLING_WAIT": "5s",
         "SAMPLING_PERCENTAGE": "0",
     }
     with _running(program, COLLECTOR_CONFIG, variables, listens_on=(otlp_port,)):
