@@ -261,6 +261,17 @@ def test_how_fast_an_endpoint_was_is_forgotten() -> None:
     assert probed(schedule, *both, now_s=1.1 * FASTEST_DOUBLING_S, traffic=paid, a=four, b=two) == "b@x"
 
 
+def test_a_clock_may_start_anywhere_and_leap() -> None:
+    """A monotonic clock counts from when the machine started, be that years ago, and goes on while a process is stopped."""
+    schedule, state, years_s = without_jitter(), EndpointRuntime(ttft_s=ONE_S, age_s=1e9), 1e9
+    for now_s in (years_s, 2.0 * years_s):
+        probed(schedule, target("a@x"), target("b@x"), now_s=now_s, traffic=0.0, a=state, b=state)
+    paid = PROBE_TOKEN_COUNT / TRAFFIC_SHARE
+    assert (
+        probed(schedule, target("a@x"), target("b@x"), now_s=3.0 * years_s, traffic=paid, a=state, b=state) is not None
+    )
+
+
 def test_one_that_has_left_the_configuration_is_forgotten() -> None:
     """An endpoint that comes back counts as new: its time starts again."""
     schedule = without_jitter()

@@ -30,6 +30,8 @@ AHEAD_COUNT = 2
 waits for them; they are saved later."""
 FASTEST_DOUBLING_S = 1800.0
 """How fast an endpoint has been is forgotten in this time: what it did not show for half an hour is taken for half as fast."""
+DOUBLING_COUNT_MAX = 32.0
+"""By then nothing is left of it."""
 GAP_S = 0.5
 """Between two probes at least, and up to twice as long: a start with a hundred endpoints takes a minute, not an instant."""
 
@@ -130,7 +132,8 @@ class ProbeSchedule:
         if paid_count >= len(due):
             chosen = max(due, key=lambda target: overdue_s[target.endpoint_name])
         else:
-            chosen = max(due, key=lambda target: self._worth(target, overdue_s[target.endpoint_name]))
+            best_s = min(self._fastest_s.values(), default=0.0)
+            chosen = max(due, key=lambda target: self._worth(target, overdue_s[target.endpoint_name], best_s))
         self._touched_s[chosen.endpoint_name] = now_s
         self._stretch[chosen.endpoint_name] = self._drawn_stretch()
         self._surprises.discard(chosen.endpoint_name)
@@ -150,7 +153,8 @@ class ProbeSchedule:
 
     def _follow(self, targets: Sequence[ProbeTarget], snapshot: RuntimeSnapshot, now_s: float) -> None:
         names = {target.endpoint_name for target in targets}
-        slower = 2.0 ** (max(0.0, now_s - self._looked_s) / FASTEST_DOUBLING_S)
+        # The exponent is bounded, so that a clock that starts anywhere doesn't overflow.
+        slower = 2.0 ** min(DOUBLING_COUNT_MAX, max(0.0, now_s - self._looked_s) / FASTEST_DOUBLING_S)
         self._looked_s = now_s
         fastest_s = {name: slower * fastest_s for name, fastest_s in _only(self._fastest_s, names).items()}
         for name in names:
@@ -169,11 +173,11 @@ class ProbeSchedule:
     def _drawn_stretch(self) -> float:
         return 1.0 + JITTER * self._draw()
 
-    def _worth(self, target: ProbeTarget, overdue_s: float) -> float:
+    def _worth(self, target: ProbeTarget, overdue_s: float, best_s: float) -> float:
         """What a probe of it is worth to know where not all can be had: as much the more as it was not seen for longer, and
         as it could be faster. Of one that was never seen nothing is known against it."""
         fastest_s = self._fastest_s.get(target.endpoint_name)
-        could_be = 1.0 if fastest_s is None else min(self._fastest_s.values()) / fastest_s
+        could_be = 1.0 if fastest_s is None else best_s / fastest_s
         return could_be * (overdue_s + target.settings.after_s)
 
     def _overdue_s(self, target: ProbeTarget, runtime: EndpointRuntime, now_s: float) -> float:
