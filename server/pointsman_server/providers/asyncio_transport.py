@@ -35,9 +35,7 @@ brings within a second."""
 HEAD_LINE_BYTES_MAX = 16 * 1024
 """Of the head of an answer, not yet parsed, for want of a line's end: as many as the parser allows a head."""
 HEAD_END = re.compile(rb"\n\r?\n")
-"""As the parser sees it."""
-HEAD_TAIL_BYTES = 2
-"""So many of its bytes may have come before the last one."""
+"""As the parser sees it. Where two reads share it, the parser gets some of the body, and then reads all of that."""
 STALE_S = 1.0
 """A kept connection that ends within this after a request, without a byte, had been closed already: the news takes a round
 trip."""
@@ -242,8 +240,6 @@ class _Connection(asyncio.Protocol):
         """Something has come since it was asked."""
         self._reads_head = False
         """The reader waits for the head of an answer."""
-        self._head_tail = b""
-        """The last bytes of it that have come."""
         self._arrival: asyncio.Future[None] | None = None
         """What the reader waits for while nothing is there."""
         self._waiting_since_s = 0.0
@@ -360,7 +356,7 @@ class _Connection(asyncio.Protocol):
 
     async def _read_head(self) -> h11.Response:
         """The answer's status and headers."""
-        self._reads_head, self._head_tail = True, b""
+        self._reads_head = True
         while True:
             match self._next_event():
                 case h11.Response() as head:
@@ -443,12 +439,8 @@ class _Connection(asyncio.Protocol):
             await self._wait()
         received = b"".join(self._received)
         size = PIECE_BYTES_MAX
-        if self._reads_head:
-            head = self._head_tail + received[:size]
-            head_end = HEAD_END.search(head)
-            if head_end is not None:
-                size = head_end.end() - len(self._head_tail)
-            self._head_tail = head[-HEAD_TAIL_BYTES:] if head_end is None else b""
+        if self._reads_head and (head_end := HEAD_END.search(received)) is not None:
+            size = min(size, head_end.end())
         rest = received[size:]
         received = received[:size]
         self._received = [rest] if rest else []
