@@ -225,7 +225,7 @@ def bar_table(results: Results) -> list[str]:
     speed = results.speed
     lines += [
         "",
-        f"A decision with its snapshot takes {speed.ratio:.0f} times what the lowest of twenty expected durations takes in plain Python ({speed.plain_us:.1f} us); without the snapshot it takes {speed.decide_us:.0f} us. Medians of {REPEAT_COUNT} in the quickest of {2 * ROUND_COUNT} rounds, before and after the simulations: a machine that others share takes longer at other moments, {speed.middle_us:.0f} us in the middle one of the rounds. Where between two decisions a call begins, another is answered and a third ends, {speed.busy_us:.0f} us.",
+        f"A decision with its snapshot takes {speed.ratio:.0f} times what the lowest of twenty expected durations takes in plain Python ({speed.plain_us:.1f} us); without the snapshot it takes {speed.decide_us:.0f} us. Medians of {REPEAT_COUNT} in the quickest of {2 * ROUND_COUNT} rounds, before and after the simulations: a machine that others share takes longer at other moments, {speed.middle_us:.0f} us in the middle one of the {ROUND_COUNT} among which that was. Where between two decisions a call begins, another is answered and a third ends, {speed.busy_us:.0f} us.",
     ]
     return lines
 

@@ -86,9 +86,11 @@ def _decided(given: DecisionInput, *, tolerated_open_s: float | None = None) -> 
     for index, policy in enumerate(given.alternatives):
         verdicts = judge(drafts, policy, given.facts, risk_table=given.risk_table, tolerated_open_s=tolerated_open_s)
         is_unopposed = not any(verdicts.rejections)
-        passes = [] if is_unopposed else [not rejections for rejections in verdicts.rejections]
-        if drafts.endpoints if is_unopposed else any(passes):
-            passed, found = (drafts, verdicts) if is_unopposed else (drafts.where(passes), verdicts.where(passes))
+        passed, found = drafts, verdicts
+        if not is_unopposed:
+            passes = [not rejections for rejections in verdicts.rejections]
+            passed, found = drafts.where(passes), verdicts.where(passes)
+        if passed.endpoints:
             ranking = rank(passed, policy.preference)
             order, probabilities = ranking.rows, [0.0] * len(ranking.rows)
             if reason is None:
