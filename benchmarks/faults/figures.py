@@ -39,6 +39,7 @@ BEYOND_FAILURE = Figure("A6", "provider fails before the first token: time beyon
 INEXACT = Figure("A7", "provider fails after the first token: text or count not exact, usage not counted", 0.0, "")
 LORIS_LATE = Figure("A8", "200 providers that drip bytes: timeout fires late by, longest", 100.0, "ms")
 LORIS_SLOWER = Figure("A8", "200 providers that drip bytes: p99 of healthy traffic up by", 10.0, "%")
+LORIS_INSTANT = Figure("A8", "200 providers that drip bytes: the same at a provider that takes no time", None, "%")
 SLOW_READER = Figure("A9", "client reads 1 message a second of 10 MB: router grows by", 2.0, "MB")
 BURST_ERRORS = Figure("A10", "5,000 streams at once: errors", 0.0, "")
 BURST_INEXACT = Figure("A10", "5,000 streams at once: with text lost or out of order", 0.0, "")
@@ -58,9 +59,9 @@ LEFT_CONNECTIONS = Figure("F4", "after all of that and mixed failures: connectio
 
 FIGURES = (
     CLOSED_P99, CLOSED_MAX, CANCELLED_OPEN, KILLED_P99, KILLED_MAX, KILLED_OPEN, VANISHED, DEADLINE_LATE, DEADLINE_OPEN,
-    TOO_LATE_CALLS, UNSERVED, BEYOND_FAILURE, INEXACT, LORIS_LATE, LORIS_SLOWER, SLOW_READER, BURST_ERRORS, BURST_INEXACT,
-    BURST_MEMORY, ABANDONED, LOSER, LIMITED_EXTRA, LIMITED_EARLY, LIMITED_OTHER, LIMITED_TIME, BARE_TIME,
-    COMPLETED_GROWTH, CANCELLED_GROWTH, LEFT_SOCKETS, LEFT_TASKS, LEFT_CONNECTIONS,
+    TOO_LATE_CALLS, UNSERVED, BEYOND_FAILURE, INEXACT, LORIS_LATE, LORIS_SLOWER, LORIS_INSTANT,
+    SLOW_READER, BURST_ERRORS, BURST_INEXACT, BURST_MEMORY, ABANDONED, LOSER, LIMITED_EXTRA, LIMITED_EARLY,
+    LIMITED_OTHER, LIMITED_TIME, BARE_TIME, COMPLETED_GROWTH, CANCELLED_GROWTH, LEFT_SOCKETS, LEFT_TASKS, LEFT_CONNECTIONS,
 )  # fmt: skip
 
 Measured = Mapping[Figure, float]

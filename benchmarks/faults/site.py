@@ -142,6 +142,8 @@ def serve_upstreams(
     keep_to(cores)
     os.nice(niceness)
     raise_file_limit()
+    # A search for garbage here would be a provider's delay.
+    settle_memory()
     asyncio.run(_serve_upstreams(pipe, scripts))
 
 
