@@ -94,6 +94,10 @@ class Run:
     """Such as A4 and A5."""
     measured: Measured | None
     """None: it broke off."""
+    stolen_share: float = 0.0
+    """Of the time of all cores, what the machine's hypervisor gave to others."""
+    again_count: int = 0
+    """Runs before this one that were thrown away for that."""
 
 
 def rows_of(runs: Sequence[Run], cases: Sequence[str]) -> tuple[Row, ...]:

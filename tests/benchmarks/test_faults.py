@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -13,7 +15,16 @@ import pytest
 from test_docs import page
 
 from benchmarks.faults import figures
-from benchmarks.faults.__main__ import CASES, RESULTS, SOAK, TABLE, told
+from benchmarks.faults.__main__ import (
+    CASES,
+    REPEAT_COUNT_MAX,
+    RESULTS,
+    SOAK,
+    TABLE,
+    disturbances,
+    told,
+    undisturbed,
+)
 from benchmarks.faults.failing import early_count
 from benchmarks.faults.figures import FIGURES, Measured, Report, Row, Run, quantile, rows_of, shown
 from benchmarks.faults.leaving import LONG_S, Wire, delays_ms
@@ -68,6 +79,28 @@ async def test_a_run_that_breaks_off_costs_its_own_case_alone(capsys: pytest.Cap
     said = capsys.readouterr().err
     assert "no route to host" in said
     assert "A4, A5, run 2 of 2: FAILED, ExceptionGroup" in said
+
+
+@pytest.mark.parametrize(("stolen_runs", "value"), [(0, 1.0), (2, 3.0), (9, REPEAT_COUNT_MAX + 1.0)])
+async def test_a_run_whose_cores_were_given_to_others_is_made_again(stolen_runs: int, value: float) -> None:
+    """Whatever it gave, and not for ever: then the last one counts. The page tells both."""
+    begun, stolen = (
+        itertools.count(1),
+        itertools.chain.from_iterable(
+            (1000.0 * number, 1000.0 * number + (1000.0 if number < stolen_runs else 0.0))
+            for number in itertools.count()
+        ),
+    )
+
+    async def case() -> Measured:
+        return {figures.DEADLINE_LATE: float(next(begun))}
+
+    run = await undisturbed(("A4",), "run 1 of 1", case, stolen_s=partial(next, stolen))
+    assert run.measured == {figures.DEADLINE_LATE: value}
+    assert run.again_count == value - 1.0
+    told_of = " ".join(disturbances([run, Run(("A5",), {})]))
+    assert (f"{run.again_count} times a run was made again" in told_of) is (run.again_count > 0)
+    assert ("Of A4 it did so in runs that count" in told_of) is (stolen_runs > REPEAT_COUNT_MAX)
 
 
 def test_two_that_run_at_one_time_have_wires_of_their_own() -> None:
