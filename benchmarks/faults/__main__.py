@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import re
 import sys
 import time
@@ -42,7 +41,7 @@ CASES: Mapping[tuple[str, ...], Callable[[Amount], Coroutine[None, None, Measure
 }
 """Each with a router and providers of its own; those that share one go together."""
 STOLEN_SHARE_MAX = 0.01
-"""A core that is gone for as much as a hundredth of the time holds up more than one call in a hundred, whoever serves it."""
+"""A core that is gone for a hundredth of the time holds up more than one call in a hundred, whoever serves it."""
 REPEAT_COUNT_MAX = 4
 NO_NAMESPACE = "A3 was not measured: network namespaces can't be made here (it takes Linux, root and iproute2)."
 
@@ -125,7 +124,7 @@ def disturbances(runs: Sequence[Run]) -> list[str]:
     if again_count:
         notes.append(
             f"{again_count} times a run was made again, since this machine's hypervisor gave more than "
-            f"{STOLEN_SHARE_MAX:.0%} of its cores' time to others meanwhile."
+            f"{STOLEN_SHARE_MAX:.0%} of a core's time to others meanwhile."
         )
     kept = [run for run in runs if run.again_count and run.stolen_share > STOLEN_SHARE_MAX]
     if kept:
@@ -147,14 +146,14 @@ async def told(
     task = asyncio.create_task(case)
     await asyncio.wait([task])
     duration_s = time.monotonic() - started_s
-    stolen_share = (stolen_s() - stolen_before_s) / (duration_s * (os.cpu_count() or 1))
+    stolen_share = (stolen_s() - stolen_before_s) / duration_s
     error = task.exception()
     if error is None:
         shown = ", ".join(f"{value:.4g} {figure.unit}".strip() for figure, value in task.result().items())
     else:
         traceback.print_exception(error)
         shown = f"FAILED, {type(error).__name__}"
-    circumstances = f"{duration_s:.0f} s, of which {stolen_share:.1%} stolen"
+    circumstances = f"{duration_s:.0f} s, {stolen_share:.1%} of a core stolen"
     print(f"{', '.join(names)}, {which}: {shown} ({circumstances})", file=sys.stderr)
     return Run(names, None if error is not None else task.result(), stolen_share)
 

@@ -95,7 +95,7 @@ class Run:
     measured: Measured | None
     """None: it broke off."""
     stolen_share: float = 0.0
-    """Of the time of all cores, what the machine's hypervisor gave to others."""
+    """Of a core's time, what the machine's hypervisor gave to others, of all cores together."""
     again_count: int = 0
     """Runs before this one that were thrown away for that."""
 
