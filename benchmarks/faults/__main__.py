@@ -100,18 +100,12 @@ async def _measured(cases: list[str], amount: Amount, *, run_count: int, seed: i
     return runs
 
 
-async def undisturbed(
-    names: tuple[str, ...],
-    which: str,
-    case: Callable[[], Coroutine[None, None, Measured]],
-    *,
-    stolen_s: Callable[[], float] = stolen_s,
-) -> Run:
+async def undisturbed(names: tuple[str, ...], which: str, case: Callable[[], Coroutine[None, None, Measured]]) -> Run:
     """A run while the machine's hypervisor left it its cores: one that it did not is made again, whatever it gave, up to
     `REPEAT_COUNT_MAX` times, of which the last counts."""
     again_count = 0
     while True:
-        run = await told(names, which, case(), stolen_s=stolen_s)
+        run = await told(names, which, case())
         if run.stolen_share <= STOLEN_SHARE_MAX or again_count == REPEAT_COUNT_MAX:
             return replace(run, again_count=again_count)
         again_count += 1
@@ -133,13 +127,7 @@ def disturbances(runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-async def told(
-    names: tuple[str, ...],
-    which: str,
-    case: Coroutine[None, None, Measured],
-    *,
-    stolen_s: Callable[[], float] = stolen_s,
-) -> Run:
+async def told(names: tuple[str, ...], which: str, case: Coroutine[None, None, Measured]) -> Run:
     """One run, told of on stderr. Where it breaks off, by whatever it is, the others go on: half an hour is not lost to
     one of them, and the table says which it was."""
     started_s, stolen_before_s = time.monotonic(), stolen_s()

@@ -50,12 +50,11 @@ def this_machine() -> Machine:
     )
 
 
-def stolen_s() -> float:
+def stolen_s(counted: Path = Path("/proc/stat")) -> float:
     """CPU time since the machine started that its hypervisor gave to others while a program here wanted it, all cores
     together; 0 where nobody counts it."""
     try:
-        counted = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=9)
-        return int(counted[8]) / os.sysconf("SC_CLK_TCK")
+        return int(counted.read_text(encoding="ascii").split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
     except (OSError, IndexError, ValueError):
         return 0.0
 
