@@ -104,9 +104,9 @@ class Answered:
 
 
 class ShippedRouter:
-    """One replica of the router in front of a simulated upstream."""
+    """One of so many replicas of the router in front of a simulated upstream; it knows how many, and nothing else of them."""
 
-    def __init__(self, upstream: Upstream, *, seed: int) -> None:
+    def __init__(self, upstream: Upstream, *, seed: int, replica_count: int = 1) -> None:
         random, numbers = Random(seed), itertools.count()
         metrics = Metrics(None)
         providers: dict[str, ChatProvider] = {
@@ -115,7 +115,7 @@ class ShippedRouter:
         self._clock_s = upstream.clock_s
         self.router = Router(
             world_of(catalog_of([live.site for live in upstream.live]), providers, PREFERENCE),
-            tracker=RuntimeTracker(),
+            tracker=RuntimeTracker(replica_count=replica_count),
             memory=DecisionMemory(DECISION_COUNT),
             metrics=metrics,
             clock_s=upstream.clock_s,

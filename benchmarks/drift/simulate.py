@@ -120,7 +120,7 @@ def _server(
         return lambda request: serve_with_oracle(oracle, upstream, request)
     count = scene.replica_count
     if policy == SHIPPED:
-        routers = [ShippedRouter(upstream, seed=seed * 1000 + replica) for replica in range(count)]
+        routers = [ShippedRouter(upstream, seed=seed * 1000 + replica, replica_count=count) for replica in range(count)]
         return lambda request: _serve_shipped(routers[request.number % count], upstream, request)
     replicas = [_baseline(policy, scene, upstream.requests, Random(f"{seed}/{replica}")) for replica in range(count)]
     return lambda request: serve_with_policy(replicas[request.number % count], upstream, request)

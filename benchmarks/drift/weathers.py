@@ -93,7 +93,7 @@ DESCRIPTIONS: dict[Weather, str] = {
     Weather.REGIMES: "brown-out, hang, fast errors, newly best and slow-down, one after the other",
     Weather.RATE_LIMITS: f"every endpoint lets {LIMIT_PER_S:g} requests a second through, {LIMIT_BURST} at once",
     Weather.LOAD: f"beyond {KNEE_COUNT} calls every endpoint gets slower by {SLOPE:.0%} with each",
-    Weather.HERD: "load, and four replicas of the gateway that know nothing of each other",
+    Weather.HERD: "load, and four replicas of the gateway that know no more of each other than how many they are",
     Weather.ALL: "load, rate limits, drift, brown-out, hang, fast errors and slow-down, two replicas",
     Weather.FAST_DRIFT: f"every endpoint swings by itself, with periods of {DRIFT_PERIOD_S:g} to 500 s",
     Weather.DAY_NIGHT: "the two best endpoints swap their places slowly and back",

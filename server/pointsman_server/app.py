@@ -299,7 +299,8 @@ class Application:
         """The runtime aggregator, with what was saved of it."""
         now_s = self._chance.clock_s()
         self._unix_offset_s = self._chance.unix_s() - now_s
-        tracker, path = RuntimeTracker(unix_offset_s=self._unix_offset_s), config.server.runtime_state_file
+        replica_count, path = config.server.replica_count, config.server.runtime_state_file
+        tracker = RuntimeTracker(unix_offset_s=self._unix_offset_s, replica_count=replica_count)
         try:
             saved = None if path is None else read_state(path)
         except RuntimeStateError as error:

@@ -76,6 +76,7 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         decision_memory_count = 7
         attempt_count_max = 10
         ttft_timeout_s = 0.5
+        replica_count = 3
         runtime_state_file = "runtime.json"
         runtime_state_interval_s = 2
         api_keys_env = "CLIENT_KEYS"
@@ -157,6 +158,7 @@ def test_every_key_arrives_where_it_belongs(tmp_path: Path) -> None:
         decision_memory_count=7,
         attempt_count_max=10,
         ttft_timeout_s=0.5,
+        replica_count=3,
         runtime_state_file=tmp_path / "runtime.json",
         runtime_state_interval_s=2.0,
         api_keys=(Secret("one"), Secret("two")),

@@ -143,6 +143,11 @@ FAULTS = [
         "is unknown; did you mean keep_prompts?",
     ),
     (
+        "[server]\nreplica_count = 0",
+        "server.replica_count",
+        "must be a whole number from 1 to 1000, not 0",
+    ),
+    (
         "[server]\nattempt_count_max = 17",
         "server.attempt_count_max",
         "must be a whole number from 1 to 10, not 17",

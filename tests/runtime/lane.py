@@ -25,19 +25,31 @@ class Truth:
     """Median without load, for an empty input."""
     gap_s: float = 0.01
     load_slope: float = 0.0
-    """Both are multiplied by 1 + slope x calls under way."""
+    """Both are multiplied by 1 + slope x calls under way beyond `knee_count`."""
+    knee_count: int = 0
     s_per_input_token: float = 0.0
     spread: float = 0.3
     straggler_share: float = 0.02
     """Of the calls so many take five times as long."""
 
+    def slowed(self, load: int) -> float:
+        """By what durations are multiplied while so many other calls are under way."""
+        return 1.0 + self.load_slope * max(0, load - self.knee_count)
+
 
 class Lane:
     """Calls that arrive at random and are answered by what is true then."""
 
-    def __init__(self, seed: int, truth_at: Callable[[float], Truth], *, rate_at: Callable[[float], float]) -> None:
+    def __init__(
+        self,
+        seed: int,
+        truth_at: Callable[[float], Truth],
+        *,
+        rate_at: Callable[[float], float],
+        replica_count: int = 1,
+    ) -> None:
         self.rng = random.Random(seed)
-        self.tracker = RuntimeTracker()
+        self.tracker = RuntimeTracker(replica_count=replica_count)
         self.now_s = 0.0
         self._truth_at = truth_at
         self._rate_at = rate_at
@@ -78,7 +90,7 @@ class Lane:
     def _call(self) -> None:
         truth, rng = self._truth_at(self.now_s), self.rng
         input_token_count = round(rng.lognormvariate(6.5, 1.0))
-        slowed = 1.0 + truth.load_slope * self._in_flight_count
+        slowed = truth.slowed(self._in_flight_count)
         ttft_s = (truth.ttft_s + truth.s_per_input_token * input_token_count) * slowed
         ttft_s *= math.exp(rng.gauss(0.0, truth.spread))
         if rng.random() < truth.straggler_share:
@@ -90,7 +102,7 @@ class Lane:
 
         def stream(at_s: float, left: int) -> None:
             if left:
-                slowed_s = piece_s * (1.0 + truth.load_slope * (self._in_flight_count - 1))
+                slowed_s = piece_s * truth.slowed(self._in_flight_count - 1)
                 self._later(at_s + slowed_s, lambda later_s: stream(later_s, left - 1))
             else:
                 self._in_flight_count -= 1

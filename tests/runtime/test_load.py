@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import random
 from collections.abc import Callable
 from statistics import fmean, median
 
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pointsman_server.decision.types import EndpointRuntime
-from pointsman_server.runtime.endpoint import MARGIN, RUSH_MAX
+from pointsman_server.runtime.endpoint import RUSH_MAX
 from pointsman_server.runtime.estimators import DurationEstimator
-from pointsman_server.runtime.level import LEVEL_VARIANCE_MAX, LevelFilter
+from pointsman_server.runtime.level import LEVEL_VARIANCE_MAX, CommonGrowth, LevelFilter
 from pointsman_server.runtime.tracker import RuntimeTracker
 from runtime.lane import NAME, Lane, Truth
 
@@ -39,7 +40,7 @@ def elasticity(lane: Lane, runtime: EndpointRuntime) -> float:
     """By which share the time to first token grows when the load does by its own size, a little: what is charged, without
     what later calls and those of others lose."""
     assert runtime.ttft_s is not None
-    times = MARGIN * min(RUSH_MAX, rush(runtime.in_flight_count, lane.tracker._endpoints[NAME]._ttft))
+    times = min(RUSH_MAX, rush(runtime.in_flight_count, lane.tracker._endpoints[NAME]._ttft))
     return runtime.marginal_load_s / times / runtime.ttft_s.mean
 
 
@@ -57,11 +58,12 @@ def mean_elasticity(lane: Lane, duration_s: float) -> tuple[float, float]:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("slope", [0.03, 0.1, 0.2])
 def test_a_load_slope_is_found(seed: int, slope: float) -> None:
-    """A thousand calls or so of ordinary traffic are enough to charge the load slope within a quarter."""
+    """A thousand calls or so of ordinary traffic are enough to charge the load slope within a third, though it is taken to
+    bend, and does not."""
     lane = Lane(seed, lambda _: Truth(load_slope=slope), rate_at=fair_share(slope))
     lane.ran(1200.0)
     actual, load = mean_elasticity(lane, 180.0)
-    assert actual == pytest.approx(true_elasticity(slope, load), rel=0.25), f"seed {seed}"
+    assert actual == pytest.approx(true_elasticity(slope, load), rel=0.34), f"seed {seed}"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -87,11 +89,11 @@ def test_a_change_of_regime_is_not_taken_for_load(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_brown_outs_do_not_hide_a_load_slope(seed: int) -> None:
-    """What is there is found in spite of them, within a half."""
+    """What is there is found in spite of them, at least a third of it and not half as much again."""
     lane = Lane(seed, lambda now_s: brown_outs(0.1, now_s), rate_at=fair_share(0.3))
     lane.ran(1600.0)
     actual, load = mean_elasticity(lane, 150.0)
-    assert actual == pytest.approx(true_elasticity(0.1, load), rel=0.5), f"seed {seed}"
+    assert 0.33 < actual / true_elasticity(0.1, load) < 1.5, f"seed {seed}"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -112,6 +114,80 @@ def test_what_is_shown_is_what_the_next_call_meets(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_a_server_that_batches_bears_the_first_calls(seed: int) -> None:
+    """Six calls cost nothing there, each further one a twelfth: below the knee and above it the next call's median is
+    right within an eighth, and what one more takes from the others grows fivefold at least."""
+    truth = Truth(load_slope=0.08, knee_count=6)
+    lane = Lane(seed, lambda _: truth, rate_at=waves)
+    lane.ran(600.0)
+    ratios: dict[bool, list[float]] = {False: [], True: []}
+    for runtime in lane.run(400.0):
+        assert runtime.ttft_s is not None
+        expected_s = truth.ttft_s * truth.slowed(runtime.in_flight_count)
+        ratios[runtime.in_flight_count > truth.knee_count].append(runtime.ttft_s.p50 / expected_s)
+    for found in ratios.values():
+        assert len(found) > 50
+        assert fmean(found) == pytest.approx(1.0, abs=0.125), f"seed {seed}"
+    few = charged(lane, 4)
+    for _ in range(8):
+        lane.tracker.start(NAME, input_token_count=1000, now_s=lane.now_s)
+    runtime = lane.tracker.snapshot(lane.now_s).of(NAME)
+    assert runtime.ttft_s is not None
+    assert runtime.marginal_load_s / runtime.ttft_s.mean > 5.0 * few, f"seed {seed}"
+
+
+def trained(
+    common: CommonGrowth | None, *, slope: float, load_max: int, count: int = 600, seed: int = 1
+) -> LevelFilter:
+    """A filter that has seen so many durations at loads up to that one, which bend from half of six calls on."""
+    rng, found = random.Random(seed), LevelFilter(common_load=common)
+    for number in range(count):
+        load = rng.randrange(load_max + 1)
+        log_value = math.log1p(slope * load * load / 6.0) + rng.gauss(0.0, 0.2)
+        found.observe(log_value, now_s=0.5 * number, load=load)
+    return found
+
+
+def test_where_little_is_known_an_endpoint_is_like_the_others() -> None:
+    """One that has been called ten times, alone, is expected to slow down as its fellows do, within a third; without
+    fellows not at all; and what a fellow learns is no news to one that knows better."""
+    common = CommonGrowth()
+    fellows = [trained(common, slope=0.1, load_max=12, seed=seed) for seed in range(3)]
+    expected = fmean(fellow.load.slope(8.0) for fellow in fellows)
+    assert expected > 0.05
+    few = trained(common, slope=0.1, load_max=0, count=10)
+    assert few.load.slope(8.0) == pytest.approx(expected, rel=0.34)
+    assert trained(None, slope=0.1, load_max=0, count=10).load.slope(8.0) == 0.0
+    elastic = trained(common, slope=0.0, load_max=12)
+    assert elastic.load.slope(8.0) < 0.2 * expected
+
+
+def test_what_is_common_follows_those_that_are_called() -> None:
+    """Of endpoints that are gone nothing stays: after a thousand observations it is the others' bend, within a fifth."""
+    common = CommonGrowth()
+    trained(common, slope=0.3, load_max=12)
+    steep = common.bend
+    trained(common, slope=0.05, load_max=12, count=1500)
+    alone = CommonGrowth()
+    trained(alone, slope=0.05, load_max=12, count=1500)
+    assert steep > 3.0 * common.bend
+    assert common.bend == pytest.approx(alone.bend, rel=0.2)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_a_call_takes_it_takes_from_every_replica(seed: int) -> None:
+    """Three replicas charge three times as much as one for the same calls."""
+    alone, shared = (
+        Lane(seed, lambda _: Truth(load_slope=0.1), rate_at=fair_share(0.1), replica_count=count) for count in (1, 3)
+    )
+    for lane in (alone, shared):
+        lane.ran(300.0)
+    once = charged(alone, 5)
+    assert once > 0.0
+    assert charged(shared, 5) == pytest.approx(3.0 * once)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_streams_of_others_slow_a_stream_too(seed: int) -> None:
     """The load slope of the time between tokens is found on its own, from the load while the answer streamed."""
     slope = 0.1
@@ -120,7 +196,7 @@ def test_the_streams_of_others_slow_a_stream_too(seed: int) -> None:
     found, loads = [], []
     for runtime in lane.run(180.0):
         assert runtime.inter_token_latency_s is not None
-        times = MARGIN * min(RUSH_MAX, rush(runtime.in_flight_count, lane.tracker._endpoints[NAME]._inter_token))
+        times = min(RUSH_MAX, rush(runtime.in_flight_count, lane.tracker._endpoints[NAME]._inter_token))
         found.append(runtime.marginal_load_s_per_token / times / runtime.inter_token_latency_s.mean)
         loads.append(runtime.in_flight_count)
     assert fmean(found) == pytest.approx(true_elasticity(slope, fmean(loads)), rel=0.35), f"seed {seed}"
@@ -147,7 +223,7 @@ def test_more_than_the_usual_load_counts_more(seed: int, times: float) -> None:
     lane.finish()
     duration = lane.tracker._endpoints[NAME]._ttft
     load = round(times * (duration.usual_load + 1.0)) - 1
-    expected = MARGIN * min(RUSH_MAX, rush(load, duration)) * load * duration.load_slope(load)
+    expected = min(RUSH_MAX, rush(load, duration)) * load * duration.load_slope(load)
     assert charged(lane, load) == pytest.approx(expected), f"seed {seed}"
     assert rush(load, duration) == pytest.approx(times, rel=0.35)
 
@@ -198,7 +274,8 @@ OBSERVATIONS = st.lists(
 @settings(max_examples=60)
 def test_the_filter_stays_sane(observations: list[tuple[float, float, int, int, bool]]) -> None:
     """Whatever is observed at whatever load and length: no variance is negative, no figure infinite, no slope below 0."""
-    level_filter, now_s = LevelFilter(), 0.0
+    common = CommonGrowth()
+    level_filter, now_s = LevelFilter(common_load=common), 0.0
     for log_value, gap_s, load, length, is_whole in observations:
         now_s += gap_s
         observe = level_filter.observe if is_whole else level_filter.observe_at_least
@@ -207,6 +284,7 @@ def test_the_filter_stays_sane(observations: list[tuple[float, float, int, int, 
             assert growth.scale_min <= growth.scale <= growth.scale_max
             assert growth.variance >= 0.0
             assert 0.0 <= growth.slope(0.0) < math.inf
+        assert math.isfinite(common.bend)
         level = level_filter.at(now_s, load=load, length=length)
         if level is not None:
             assert math.isfinite(level.log_median)

@@ -51,7 +51,6 @@ def test_each_constant_of_the_page_exists() -> None:
     assert float(stated["EXPONENT_VARIANCE_PRIOR"]) == level.EXPONENT_VARIANCE_PRIOR
     assert float(stated["HANG_SURPRISE"]) == waiting.HANG_SURPRISE
     assert float(stated["RATE_SHARE"]) == limits.RATE_SHARE
-    assert float(stated["MARGIN"]) == endpoint.MARGIN
     assert float(stated["RUSH_MAX"]) == endpoint.RUSH_MAX
     assert stated["PART_S"] == f"{tracker.PART_S:g} s"
     assert stated["DAY_PRIOR_COUNT"] == f"{profile.DAY_PRIOR_COUNT:g} days"

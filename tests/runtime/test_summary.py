@@ -135,7 +135,7 @@ def damaged(change: str) -> str:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("schema", "schema must be 'pointsman.runtime/2'"),
+        ("schema", "schema must be 'pointsman.runtime/3'"),
         ("no endpoints", "endpoints must be a list of at most 4096"),
         ("negative variance", "endpoints[0].ttft.level.intercept_variance must be a number from 0 to"),
         ("text for a number", "endpoints[0].ttft.level.spread must be a number"),

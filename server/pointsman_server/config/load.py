@@ -52,6 +52,8 @@ LOG_BYTES_MAX = 1024**4
 """A terabyte is ten million decisions and more."""
 LOG_FLUSH_S_MAX = 60.0
 """What waits is held in memory, and lost with the server."""
+REPLICA_COUNT_MAX = 1000
+"""More is a slip: each of them would be held responsible for all the others."""
 
 WELL_KNOWN = "well_known"
 """Name of the shipped catalog in `catalog.include`."""
@@ -193,6 +195,7 @@ def _read_server(table: Table, context: _Context) -> ServerSettings:
         ),
         attempt_count_max=table.whole_number("attempt_count_max", default.attempt_count_max, minimum=1, maximum=10),
         ttft_timeout_s=read_timeout_s(table, "ttft_timeout_s", default.ttft_timeout_s),
+        replica_count=table.whole_number("replica_count", default.replica_count, minimum=1, maximum=REPLICA_COUNT_MAX),
         runtime_state_file=_read_runtime_state_file(table, context.directory),
         runtime_state_interval_s=table.number(
             "runtime_state_interval_s", default.runtime_state_interval_s, minimum=1.0, maximum=TIMEOUT_S_MAX

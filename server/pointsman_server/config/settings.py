@@ -49,6 +49,8 @@ class ServerSettings:
     """Endpoints tried for one request, the first included."""
     ttft_timeout_s: float = 30.0
     """An attempt that has shown no token for so long gives way to the next candidate; sooner where more is known."""
+    replica_count: int = 1
+    """Servers that callers spread their requests over, this one included."""
     runtime_state_file: Path | None = None
     """Where what is known of latencies survives a restart; its folder exists. None forgets it."""
     runtime_state_interval_s: float = 30.0

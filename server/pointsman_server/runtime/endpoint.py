@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from pointsman_server.chat import RequestAllowance
 from pointsman_server.decision.types import BreakerState, EndpointRuntime, Latency
@@ -11,7 +12,7 @@ from pointsman_server.errors import UpstreamErrorKind
 from pointsman_server.runtime.breaker import Admission, Breaker
 from pointsman_server.runtime.estimators import DURATION_S_MAX, DurationEstimator, OutcomeCounts
 from pointsman_server.runtime.failures import FailureOdds
-from pointsman_server.runtime.level import Level
+from pointsman_server.runtime.level import CommonGrowth, Level
 from pointsman_server.runtime.limits import RateLimits
 from pointsman_server.runtime.summary import EndpointSummary
 from pointsman_server.runtime.waiting import STALL_S_MIN, Delay, WaitingCall, WaitingRoom, stall
@@ -26,10 +27,6 @@ RATE_LIMIT_S_MAX = 60.0
 """A longer Retry-After is cut to this: the limits of a day are worth a try each minute, since others share them."""
 BURST_GAP_S = 1e-4
 """Tokens that come faster come out of a buffer and show no speed: no model writes 10,000 tokens per second."""
-MARGIN = 3.0
-"""What a request adds to the calls that are there counts so many times: as many again come while it is under way, and find
-it there too, and about as many are there of which we don't know, sent by other replicas. Charged once, the best endpoint is
-loaded a quarter more than is good for all, and more with every replica."""
 RUSH_MAX = 4.0
 """A load above the usual one is charged for more in proportion, up to so many times: what brings more calls of ours there
 brings those of every other replica too, unseen, and all of them at once are what overloads an endpoint. A load below the
@@ -57,6 +54,18 @@ HEALTH_KINDS = frozenset(
 """Failures that say that the endpoint is ill."""
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What all endpoints of one tracker have in common."""
+
+    replica_count: int = 1
+    """Trackers over which the same traffic is spread."""
+    ttft: CommonGrowth = field(default_factory=CommonGrowth)
+    """How time to first token grows with load."""
+    inter_token: CommonGrowth = field(default_factory=CommonGrowth)
+    """How inter-token latency grows with load."""
+
+
 class EndpointState:
     """What is known of one endpoint. Constant memory, about 25 kB; reading never changes it."""
 
@@ -69,6 +78,7 @@ class EndpointState:
         "_observed_s",
         "_outcomes",
         "_rate_limited_until_s",
+        "_replica_count",
         "_stream_count",
         "_tick_offset_s",
         "_token_s",
@@ -84,8 +94,17 @@ class EndpointState:
         "tokens_per_estimated",
     )
 
-    def __init__(self, breaker: Breaker, *, unix_offset_s: float | None, tick_offset_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        breaker: Breaker,
+        *,
+        unix_offset_s: float | None,
+        tick_offset_s: float = 0.0,
+        common: Common | None = None,
+    ) -> None:
         self.breaker = breaker
+        common = Common() if common is None else common
+        self._replica_count = common.replica_count
         self._tick_offset_s = tick_offset_s
         self.limits = RateLimits()
         self.in_flight_count = 0
@@ -97,8 +116,8 @@ class EndpointState:
         self._gap_count = GAP_COUNT_PRIOR
         self.tokens_per_estimated = 1.0
         """By the provider's count, in the last 20 answers or so."""
-        self._ttft = DurationEstimator(unix_offset_s=unix_offset_s)
-        self._inter_token = DurationEstimator(unix_offset_s=unix_offset_s)
+        self._ttft = DurationEstimator(unix_offset_s=unix_offset_s, common_load=common.ttft)
+        self._inter_token = DurationEstimator(unix_offset_s=unix_offset_s, common_load=common.inter_token)
         self._outcomes = OutcomeCounts()
         self._failures = FailureOdds()
         self._rate_limited_until_s = -math.inf
@@ -158,7 +177,7 @@ class EndpointState:
         ttft_s, inter_token_s = self._ttft.latency(now_s, load=load), self._inter_token.latency(now_s, load=load)
         per_input_token_s = reference = marginal_s = marginal_s_per_token = 0.0
         if ttft_s is not None:
-            marginal_s = ttft_s.mean * _margin(self._ttft, load)
+            marginal_s = ttft_s.mean * self._margin(self._ttft, load)
             per_input_token_s = ttft_s.mean * self._ttft.length_slope()
             if per_input_token_s > 0.0:
                 reference = self._ttft.usual_length
@@ -169,7 +188,7 @@ class EndpointState:
             if lost_s > 0.0:
                 ttft_s = ttft_s._replace(mean=min(DURATION_S_MAX, ttft_s.mean + lost_s))
         if inter_token_s is not None:
-            marginal_s_per_token = inter_token_s.mean * _margin(self._inter_token, load)
+            marginal_s_per_token = inter_token_s.mean * self._margin(self._inter_token, load)
             silence = stall(now_s - self._token_s, stream_count=self._stream_count, gap_s=inter_token_s.p50)
             if silence is not None:
                 spread_s = silence.expected_s / self._gap_count
@@ -188,6 +207,14 @@ class EndpointState:
             marginal_s,
             marginal_s_per_token,
         )
+
+    def _margin(self, duration: DurationEstimator, load: int) -> float:
+        """What one more call takes from all others, as a multiple of the duration: 0 where nothing grows with load. Each
+        further replica has as many calls there, unseen."""
+        if load == 0:
+            return 0.0
+        rush = min(RUSH_MAX, (load + 1.0) / (duration.usual_load + 1.0))
+        return self._replica_count * rush * load * duration.load_slope(load)
 
     def _level_of(self, now_s: float) -> Callable[[float, float], Level | None]:
         return lambda load, length: self._ttft.level(now_s, load=load, length=length)
@@ -337,14 +364,6 @@ class EndpointState:
     def _written(self, now_s: float) -> None:
         self._observed_s = now_s if self._observed_s is None else max(self._observed_s, now_s)
         self.read_until_s = -math.inf
-
-
-def _margin(duration: DurationEstimator, load: int) -> float:
-    """What one more call takes from all others, as a multiple of the duration: 0 where nothing grows with load."""
-    if load == 0:
-        return 0.0
-    rush = min(RUSH_MAX, (load + 1.0) / (duration.usual_load + 1.0))
-    return MARGIN * rush * load * duration.load_slope(load)
 
 
 def _delayed(latency: Latency, delay: Delay) -> Latency:

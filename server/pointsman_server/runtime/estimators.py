@@ -19,7 +19,7 @@ from statistics import NormalDist
 from ddsketch import DDSketch
 
 from pointsman_server.decision.types import Latency
-from pointsman_server.runtime.level import Level, LevelFilter
+from pointsman_server.runtime.level import CommonGrowth, Level, LevelFilter
 from pointsman_server.runtime.profile import DailyProfile
 from pointsman_server.runtime.summary import DurationSummary
 
@@ -147,12 +147,13 @@ class DurationEstimator:
 
     __slots__ = ("_level", "_profile", "_read", "_read_epoch", "_unix_offset_s", "_window")
 
-    def __init__(self, *, unix_offset_s: float | None = None) -> None:
+    def __init__(self, *, unix_offset_s: float | None = None, common_load: CommonGrowth | None = None) -> None:
         """Args:
         unix_offset_s: What makes the time that is passed in seconds since 1970, for the hour of the day; None learns
             no daily profile.
+        common_load: What the same duration of other endpoints shows of load; None shares nothing.
         """
-        self._level = LevelFilter()
+        self._level = LevelFilter(common_load=common_load)
         self._window = ShapeWindow()
         self._unix_offset_s = unix_offset_s
         self._profile = DailyProfile()

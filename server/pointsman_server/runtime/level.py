@@ -3,13 +3,15 @@
 `LevelFilter` follows the median through its logarithm: latencies are near enough symmetric there, and a change by a
 factor means the same at 10 ms and at 10 s. A Kalman filter (Kalman 1960) over three numbers,
 
-    log median = level + load exponent * log(1 + load / load scale) + length exponent * log(1 + length / length scale),
+    log median = level + load exponent * log(1 + (load / load scale)^2) + length exponent * log(1 + length / length scale),
 
 with Huberised innovations (Huber 1964), so that a straggler moves it little; a two-sided cumulative sum (Page 1954)
 notices that the level has moved for good; "at least this long" is evidence as in Tobin 1958.
 
-With an exponent of one the median is exactly level x (1 + load / scale), as where calls share a machine, so the scale
-is moved to where the exponent is one once there is something to be seen. No load enters as zero, and costs nothing.
+Exponent and scale say nearly the same where loads are alike, so the scale is moved to where the exponent is one once
+there is something to be seen: then the median is exactly level x (1 + length / scale), as where each token takes its
+time. Load enters squared: a server that batches hardly notices the first calls, and each further one more than the one
+before. No load enters as zero, and costs nothing.
 
 A change of regime must not be taken for load, though calls pile up where they become slow. Three things keep them
 apart: the filter attributes a surprise to what its covariance says is in doubt; a surprise too large for the load that
@@ -79,6 +81,13 @@ LOAD_SCALE = 8.0
 LOAD_SCALE_MIN = 0.5
 LOAD_SCALE_MAX = 500.0
 """Calls under way that double a duration: from an endpoint that serves one at a time to one that hardly notices."""
+LOAD_POWER = 2.0
+"""With 1, the scale of an endpoint that bears six calls well and no more (as servers that batch do) would fit neither few
+calls nor many, and too many would be sent where few are. What grows evenly is fitted within its spread all the same."""
+COMMON_MAX = 1.5
+"""An exponent is taken to be at most this from what other endpoints show: theirs may be another kind of machine."""
+COMMON_GAIN_MIN = 0.005
+"""What endpoints have in common is that of the last 200 observations, of all of them together."""
 LENGTH_SCALE = 3000.0
 LENGTH_SCALE_MIN = 100.0
 LENGTH_SCALE_MAX = 1e6
@@ -128,12 +137,40 @@ class _Run:
         self.seen.clear()
 
 
+class CommonGrowth:
+    """What several endpoints have in common of how they grow with load: where little is known of one of them, it is
+    taken to be like the others (empirical Bayes: Robbins 1956). A running mean, so that nothing is kept of endpoints
+    that are gone."""
+
+    __slots__ = ("_weight", "bend")
+
+    def __init__(self) -> None:
+        self.bend = 0.0
+        """The mean of exponent / scale^power, by which times quantity^power a duration grows where that is little."""
+        self._weight = 0.0
+
+    def learn(self, growth: Growth) -> None:
+        """Take in what is known of one endpoint after a further observation, by how much of the first doubt is gone."""
+        unit = math.pow(growth.scale, growth.power)
+        first = math.pow(LOAD_SCALE, growth.power)
+        known = 1.0 - growth.variance / EXPONENT_VARIANCE_PRIOR * (first / unit) ** 2
+        if known > 0.0:
+            weight = known * known
+            self._weight = min(1.0 / COMMON_GAIN_MIN, self._weight + weight)
+            self.bend += weight / self._weight * (growth.exponent / unit - self.bend)
+
+
 class Growth:
-    """How the duration grows with one quantity: a power of (1 + quantity / scale)."""
+    """How the duration grows with one quantity: (1 + (quantity / scale)^power)^exponent, of which all but the power is
+    learned."""
 
-    __slots__ = ("exponent", "scale", "scale_max", "scale_min", "usual", "variance")
+    __slots__ = ("_common", "exponent", "power", "scale", "scale_max", "scale_min", "usual", "variance")
 
-    def __init__(self, *, scale: float, scale_min: float, scale_max: float) -> None:
+    def __init__(
+        self, *, power: float, scale: float, scale_min: float, scale_max: float, common: CommonGrowth | None = None
+    ) -> None:
+        self._common = common
+        self.power = power
         self.scale = scale
         self.scale_min = scale_min
         self.scale_max = scale_max
@@ -145,13 +182,25 @@ class Growth:
 
     @property
     def shrunk(self) -> float:
-        """The exponent as far as it is proven; never negative: nothing becomes faster by waiting behind more."""
-        if self.exponent <= 0.0:
-            return 0.0
-        squared = self.exponent * self.exponent
+        """The exponent as far as it is proven to differ from what is common, or from 0 where nothing is; never negative:
+        nothing becomes faster by waiting behind more."""
+        expected = 0.0 if self._common is None else self._common.bend * math.pow(self.scale, self.power)
+        expected = max(0.0, min(COMMON_MAX, expected))
+        differs = self.exponent - expected
+        squared = differs * differs
         if squared <= EXPONENT_CAUTION * self.variance:
-            return 0.0
-        return self.exponent * (1.0 - EXPONENT_CAUTION * self.variance / squared)
+            return expected
+        return max(0.0, expected + differs * (1.0 - EXPONENT_CAUTION * self.variance / squared))
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the duration is known to grow with the quantity, by itself and whatever others do."""
+        return self.exponent > 0.0 and self.exponent * self.exponent > EXPONENT_CAUTION * self.variance
+
+    def learned(self) -> None:
+        """What is known of the exponent has changed with an observation."""
+        if self._common is not None:
+            self._common.learn(self)
 
     def summary(self) -> GrowthSummary:
         """What is known, to be kept."""
@@ -164,7 +213,7 @@ class Growth:
 
     def regressor(self, quantity: float) -> float:
         """What the exponent multiplies."""
-        return math.log1p(quantity / self.scale) if quantity > 0.0 else 0.0
+        return math.log1p(math.pow(quantity / self.scale, self.power)) if quantity > 0.0 else 0.0
 
     def growth(self, quantity: float) -> float:
         """By how much the logarithm of the duration lies higher there than at the usual quantity."""
@@ -173,12 +222,15 @@ class Growth:
 
     def slope(self, quantity: float) -> float:
         """By which share the duration grows there with one more unit, per unit."""
-        return self.shrunk / (self.scale + quantity)
+        power = self.power
+        steepness = power * math.pow(quantity, power - 1.0)
+        return self.shrunk * steepness / (math.pow(self.scale, power) + math.pow(quantity, power))
 
     def better_scale(self) -> float:
         """A step towards the scale at which the exponent that shows the same slope is one."""
-        usual = self.usual
-        wanted = (self.scale + usual) / self.exponent - usual
+        usual = math.pow(self.usual, self.power)
+        raised = max(0.0, (math.pow(self.scale, self.power) + usual) / self.exponent - usual)
+        wanted = math.pow(raised, 1.0 / self.power)
         wanted = max(self.scale / SCALE_STEP_MAX, min(self.scale * SCALE_STEP_MAX, wanted))
         return max(self.scale_min, min(self.scale_max, wanted))
 
@@ -204,10 +256,17 @@ class LevelFilter:
         "observation_count",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, common_load: CommonGrowth | None = None) -> None:
+        """`common_load`: what is shared with the filters of other endpoints; None shares nothing."""
         self.observation_count = 0
-        self.load = Growth(scale=LOAD_SCALE, scale_min=LOAD_SCALE_MIN, scale_max=LOAD_SCALE_MAX)
-        self.length = Growth(scale=LENGTH_SCALE, scale_min=LENGTH_SCALE_MIN, scale_max=LENGTH_SCALE_MAX)
+        self.load = Growth(
+            power=LOAD_POWER,
+            scale=LOAD_SCALE,
+            scale_min=LOAD_SCALE_MIN,
+            scale_max=LOAD_SCALE_MAX,
+            common=common_load,
+        )
+        self.length = Growth(power=1.0, scale=LENGTH_SCALE, scale_min=LENGTH_SCALE_MIN, scale_max=LENGTH_SCALE_MAX)
         # The level without load and input, its variance, and the covariances of the three.
         self._intercept = 0.0
         self._intercept_variance = 0.0
@@ -300,6 +359,7 @@ class LevelFilter:
             self._learn(x, y, step=score / deviation, certainty=1.0 / variance, lesson=lesson)
             self._learn_spread((score * score - 1.0) * variance)
             self._remember(load, length)
+            self.load.learned()
             seen = (log_value, load, length)
             if self._run_up.add(score, seen):
                 self._jump(self._run_up)
@@ -463,14 +523,15 @@ class LevelFilter:
         self.length.usual += gain * (length - self.length.usual)
         if self.observation_count % SCALE_INTERVAL_COUNT == 0:
             for growth in (self.load, self.length):
-                if growth.shrunk > 0.0:
+                if growth.is_proven:
                     self._rescale(growth)
 
     def _rescale(self, growth: Growth) -> None:
         """Move the scale of `growth` so that level and slope at the usual quantity stay as they are."""
         before, scale = growth.regressor(growth.usual), growth.scale
         growth.scale = growth.better_scale()
-        ratio = (growth.scale + growth.usual) / (scale + growth.usual)
+        power, usual = growth.power, math.pow(growth.usual, growth.power)
+        ratio = (math.pow(growth.scale, power) + usual) / (math.pow(scale, power) + usual)
         moved = before - ratio * growth.regressor(growth.usual)
         is_load = growth is self.load
         cross, other = self._cross_load, self._cross_length

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from pointsman_server.errors import PointsmanError
 
-SCHEMA = "pointsman.runtime/2"
+SCHEMA = "pointsman.runtime/3"
 """Another number for whatever can't be read as this one."""
 ENDPOINT_COUNT_MAX = 4096
 """As many as a tracker keeps."""

@@ -30,7 +30,7 @@ from pointsman_server.chat import RequestAllowance
 from pointsman_server.decision.types import RuntimeSnapshot
 from pointsman_server.errors import UpstreamErrorKind
 from pointsman_server.runtime.breaker import Breaker, BreakerRules
-from pointsman_server.runtime.endpoint import HEALTH_KINDS, IDLE_READ_TICK_S, EndpointState
+from pointsman_server.runtime.endpoint import HEALTH_KINDS, IDLE_READ_TICK_S, Common, EndpointState
 from pointsman_server.runtime.summary import RuntimeSummary
 from pointsman_server.runtime.waiting import WaitingCall
 
@@ -218,6 +218,7 @@ class RuntimeTracker:
         endpoint_count_max: int = ENDPOINT_COUNT_MAX,
         breaker_rules: BreakerRules | None = None,
         unix_offset_s: float | None = None,
+        replica_count: int = 1,
     ) -> None:
         """Nothing is known yet.
 
@@ -226,10 +227,14 @@ class RuntimeTracker:
             breaker_rules: When an endpoint is left alone.
             unix_offset_s: What makes the time that is passed in seconds since 1970. It tells the hour of the day, by
                 which endpoints are slow; None learns nothing of that.
+            replica_count: Trackers that as much of the same traffic is spread over, this one included: what a call takes
+                from others it takes from theirs too.
         """
         assert endpoint_count_max > 0, endpoint_count_max
+        assert replica_count > 0, replica_count
         self._endpoint_count_max = endpoint_count_max
         self._unix_offset_s = unix_offset_s
+        self._common = Common(replica_count)
         self._breaker_rules = BreakerRules() if breaker_rules is None else breaker_rules
         self._endpoints: OrderedDict[str, EndpointState] = OrderedDict()
 
@@ -309,7 +314,10 @@ class RuntimeTracker:
         endpoint = self._endpoints.get(name)
         if endpoint is None:
             endpoint = self._endpoints[name] = EndpointState(
-                Breaker(self._breaker_rules), unix_offset_s=self._unix_offset_s, tick_offset_s=_tick_offset_s(name)
+                Breaker(self._breaker_rules),
+                unix_offset_s=self._unix_offset_s,
+                tick_offset_s=_tick_offset_s(name),
+                common=self._common,
             )
             if len(self._endpoints) > self._endpoint_count_max:
                 self._endpoints.popitem(last=False)
