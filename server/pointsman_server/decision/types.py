@@ -177,8 +177,8 @@ class EndpointRuntime(NamedTuple):
     reference_input_token_count: float = 0.0
     """Length of the input that `ttft_s` is about; 0 where `ttft_s_per_input_token` is."""
     marginal_load_s: float = 0.0
-    """Seconds that one more request adds, in all, to the times to first token of those in flight here, of those that come
-    meanwhile, and of other replicas'. A cost to weigh, no time to show."""
+    """Seconds that one more request adds, in all, to the times to first token of those in flight here, and of as many for
+    each further replica. A cost to weigh, no time to show."""
     marginal_load_s_per_token: float = 0.0
     """Likewise to the times between two tokens of them: what one output token of theirs takes longer, in all."""
     breaker_open_s: float | None = None
