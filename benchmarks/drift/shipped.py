@@ -106,7 +106,7 @@ class Answered:
 class ShippedRouter:
     """One of so many replicas of the router in front of a simulated upstream; it knows how many, and nothing else of them."""
 
-    def __init__(self, upstream: Upstream, *, seed: int, replica_count: int = 1) -> None:
+    def __init__(self, upstream: Upstream, *, seed: int, replica_count: int) -> None:
         random, numbers = Random(seed), itertools.count()
         metrics = Metrics(None)
         providers: dict[str, ChatProvider] = {

@@ -10,6 +10,7 @@ from e2e.harness import config_of, endpoints, running
 from pointsman_server.app import Application
 from pointsman_server.runtime_state import read_state
 from pointsman_server.watch import fingerprint
+from runtime.lane import Lane, Truth, charged, fair_share
 
 CATALOG = endpoints({"north": ["alpha"]}, {"north": "http://127.0.0.1:9/v1"})
 NAME = "alpha@north"
@@ -44,6 +45,19 @@ async def test_a_restarted_server_goes_on_where_it_was(tmp_path: Path) -> None:
     async with running(config) as second:
         assert known_ttft_s(second.application) == pytest.approx(0.5, rel=0.05)
         assert set(second.application.router.tracker.snapshot(0.0).by_endpoint) == {NAME}
+
+
+@pytest.mark.parametrize("told", ["", "replica_count = 3"])
+async def test_a_server_knows_how_many_replicas_there_are(told: str) -> None:
+    """It charges a call for what it takes from the calls of all of them."""
+    lane = Lane(1, lambda _: Truth(load_slope=0.1), rate_at=fair_share(0.1))
+    async with running(config_of(CATALOG, server=told)) as server:
+        lane.tracker = server.application.router.tracker
+        lane.ran(300.0)
+        found = charged(lane, 5)
+    alone = Lane(1, lambda _: Truth(load_slope=0.1), rate_at=fair_share(0.1))
+    alone.ran(300.0)
+    assert found == pytest.approx((3.0 if told else 1.0) * charged(alone, 5))
 
 
 async def test_a_file_that_is_not_ours_is_refused_with_a_warning(

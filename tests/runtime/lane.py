@@ -116,3 +116,24 @@ class Lane:
 
     def _later(self, at_s: float, event: Callable[[float], None]) -> None:
         heapq.heappush(self._due, (at_s, next(self._ties), event))
+
+
+def waves(now_s: float) -> float:
+    """Three calls a second, more and less in turns of three minutes, as real traffic is."""
+    return 3.0 * (1.0 + 0.6 * math.sin(now_s / 30.0))
+
+
+def fair_share(slope: float) -> Callable[[float], float]:
+    """As many calls, in the same waves, as an endpoint of that load slope bears: at the peak it is half busy with them."""
+    return lambda now_s: min(1.0, 0.05 / slope) * waves(now_s)
+
+
+def charged(lane: Lane, load: int) -> float:
+    """What one more call takes from others while `load` calls are under way, as a multiple of its own latency."""
+    lane.finish()
+    for _ in range(load):
+        lane.tracker.start(NAME, input_token_count=1000, now_s=lane.now_s)
+    runtime = lane.tracker.snapshot(lane.now_s).of(NAME)
+    assert (runtime.in_flight_count, runtime.ttft_s is None) == (load, False)
+    assert runtime.ttft_s is not None
+    return runtime.marginal_load_s / runtime.ttft_s.mean

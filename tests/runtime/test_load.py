@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import pickle
 import random
-from collections.abc import Callable
 from statistics import fmean, median
 
 import pytest
@@ -16,19 +15,9 @@ from pointsman_server.runtime.endpoint import RUSH_MAX
 from pointsman_server.runtime.estimators import DurationEstimator
 from pointsman_server.runtime.level import LEVEL_VARIANCE_MAX, CommonGrowth, LevelFilter
 from pointsman_server.runtime.tracker import RuntimeTracker
-from runtime.lane import NAME, Lane, Truth
+from runtime.lane import NAME, Lane, Truth, charged, fair_share, waves
 
 SEEDS = range(4)
-
-
-def waves(now_s: float) -> float:
-    """Three calls a second, more and less in turns of three minutes, as real traffic is."""
-    return 3.0 * (1.0 + 0.6 * math.sin(now_s / 30.0))
-
-
-def fair_share(slope: float) -> Callable[[float], float]:
-    """As many calls, in the same waves, as an endpoint of that load slope bears: at the peak it is half busy with them."""
-    return lambda now_s: min(1.0, 0.05 / slope) * waves(now_s)
 
 
 def rush(load: float, duration: DurationEstimator) -> float:
@@ -162,6 +151,30 @@ def test_where_little_is_known_an_endpoint_is_like_the_others() -> None:
     assert elastic.load.slope(8.0) < 0.2 * expected
 
 
+def charged_newcomer(tracker: RuntimeTracker, now_s: float) -> tuple[float, float]:
+    """What an endpoint charges, to the first token and for each later one, that was called five times, never beside
+    another call, and now eight times at once."""
+    for _ in range(5):
+        attempt = tracker.start("new@p", input_token_count=1000, now_s=now_s)
+        attempt.first_token(now_s + 0.4)
+        attempt.succeed(output_token_count=100, now_s=now_s + 1.4)
+        now_s += 2.0
+    for _ in range(8):
+        tracker.start("new@p", input_token_count=1000, now_s=now_s)
+    runtime = tracker.snapshot(now_s).of("new@p")
+    return runtime.marginal_load_s, runtime.marginal_load_s_per_token
+
+
+def test_endpoints_of_one_tracker_are_fellows() -> None:
+    """Where the others slow down under load a newcomer is charged as if it did; alone it is charged nothing."""
+    lane = Lane(1, lambda _: Truth(load_slope=0.1), rate_at=fair_share(0.1))
+    lane.ran(600.0)
+    ttft_s, gap_s = charged_newcomer(lane.tracker, lane.now_s)
+    assert ttft_s > 0.05
+    assert gap_s > 0.001
+    assert charged_newcomer(RuntimeTracker(), lane.now_s) == (0.0, 0.0)
+
+
 def test_what_is_common_follows_those_that_are_called() -> None:
     """Of endpoints that are gone nothing stays: after a thousand observations it is the others' bend, within a fifth."""
     common = CommonGrowth()
@@ -200,17 +213,6 @@ def test_the_streams_of_others_slow_a_stream_too(seed: int) -> None:
         found.append(runtime.marginal_load_s_per_token / times / runtime.inter_token_latency_s.mean)
         loads.append(runtime.in_flight_count)
     assert fmean(found) == pytest.approx(true_elasticity(slope, fmean(loads)), rel=0.35), f"seed {seed}"
-
-
-def charged(lane: Lane, load: int) -> float:
-    """What one more call takes from others while `load` calls are under way, as a multiple of its own latency."""
-    lane.finish()
-    for _ in range(load):
-        lane.tracker.start(NAME, input_token_count=1000, now_s=lane.now_s)
-    runtime = lane.tracker.snapshot(lane.now_s).of(NAME)
-    assert (runtime.in_flight_count, runtime.ttft_s is None) == (load, False)
-    assert runtime.ttft_s is not None
-    return runtime.marginal_load_s / runtime.ttft_s.mean
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -17,6 +17,7 @@ from pointsman_server.runtime.endpoint import (
     RATE_LIMIT_S_DEFAULT,
     RATE_LIMIT_S_MAX,
     READ_TICK_S,
+    Common,
     EndpointState,
 )
 from pointsman_server.runtime.tracker import Attempt, Observation, RuntimeTracker
@@ -91,7 +92,7 @@ def test_an_endpoint_at_work_is_read_anew_sooner(call_count: int, tick_s: float)
 
 def test_a_limit_leaves_all_else_as_it_is() -> None:
     """Of an endpoint that is limited nothing is told otherwise but for how long it is left alone."""
-    state = EndpointState(Breaker(BreakerRules()), unix_offset_s=None)
+    state = EndpointState(Breaker(BreakerRules()), common=Common(), unix_offset_s=None)
     state.saw_failure(
         UpstreamErrorKind.RATE_LIMITED, state.breaker.admission_of(0.0), lost_s=0.0, retry_after_s=8.0, now_s=0.0
     )

@@ -56,7 +56,7 @@ HEALTH_KINDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What all endpoints of one tracker have in common."""
+    """What all endpoints of one tracker have in common. What one of them teaches the others shows when they are next read."""
 
     replica_count: int = 1
     """Trackers over which the same traffic is spread."""
@@ -95,15 +95,9 @@ class EndpointState:
     )
 
     def __init__(
-        self,
-        breaker: Breaker,
-        *,
-        unix_offset_s: float | None,
-        tick_offset_s: float = 0.0,
-        common: Common | None = None,
+        self, breaker: Breaker, *, common: Common, unix_offset_s: float | None, tick_offset_s: float = 0.0
     ) -> None:
         self.breaker = breaker
-        common = Common() if common is None else common
         self._replica_count = common.replica_count
         self._tick_offset_s = tick_offset_s
         self.limits = RateLimits()

@@ -315,9 +315,9 @@ class RuntimeTracker:
         if endpoint is None:
             endpoint = self._endpoints[name] = EndpointState(
                 Breaker(self._breaker_rules),
+                common=self._common,
                 unix_offset_s=self._unix_offset_s,
                 tick_offset_s=_tick_offset_s(name),
-                common=self._common,
             )
             if len(self._endpoints) > self._endpoint_count_max:
                 self._endpoints.popitem(last=False)
