@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pointsman_server.decision.types import EndpointRuntime
 from pointsman_server.runtime.endpoint import RUSH_MAX
 from pointsman_server.runtime.estimators import DurationEstimator
-from pointsman_server.runtime.level import LEVEL_VARIANCE_MAX, CommonGrowth, LevelFilter
+from pointsman_server.runtime.level import COMMON_MAX, LEVEL_VARIANCE_MAX, CommonGrowth, LevelFilter
 from pointsman_server.runtime.tracker import RuntimeTracker
 from runtime.lane import NAME, Lane, Truth, charged, fair_share, waves
 
@@ -173,6 +173,26 @@ def test_endpoints_of_one_tracker_are_fellows() -> None:
     assert ttft_s > 0.05
     assert gap_s > 0.001
     assert charged_newcomer(RuntimeTracker(), lane.now_s) == (0.0, 0.0)
+
+
+def test_another_scale_says_the_same_at_the_usual_load() -> None:
+    """When the scale moves, the median and how steeply it grows stay as they are there."""
+    found = trained(None, slope=0.1, load_max=12)
+    found.load.usual = 9.0
+    scale, level, slope = found.load.scale, found.log_median, found.load.slope(9.0)
+    assert level is not None
+    found._rescale(found.load)
+    assert found.load.scale != pytest.approx(scale, rel=0.01)
+    assert found.log_median == pytest.approx(level)
+    assert found.load.slope(9.0) == pytest.approx(slope)
+
+
+def test_fellows_of_another_kind_are_not_believed_in_full() -> None:
+    """Where every other endpoint serves one call at a time, a newcomer is taken to slow down, but not to
+    stand still at its second call."""
+    common = CommonGrowth()
+    common.bend = 4.0
+    assert 0.5 < LevelFilter(common_load=common).load.shrunk <= COMMON_MAX
 
 
 def test_what_is_common_follows_those_that_are_called() -> None:
